@@ -1,0 +1,99 @@
+//! How a kernel runs: which instruction set and how many threads. Both come in as arguments.
+
+/// An instruction set that kernels are compiled for. Ordered from narrow to wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust, whatever the compiler's baseline target offers.
+    Portable,
+    /// AArch64 with 128-bit vectors.
+    Neon,
+    /// x86-64 with AVX2 and fused multiply-add.
+    Avx2,
+    /// x86-64 with AVX-512 F, VL, BW and DQ.
+    Avx512,
+}
+
+impl Isa {
+    /// The widest instruction set of this machine.
+    pub fn detect() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Portable)
+    }
+
+    /// Every instruction set this machine can run, narrow first. Always holds [`Isa::Portable`].
+    pub fn available() -> Vec<Self> {
+        let all = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+        all.into_iter().filter(|isa| isa.is_supported()).collect()
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_supported()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+            }
+            #[allow(unreachable_patterns, reason = "which arms are compiled depends on the target")]
+            _ => false,
+        }
+    }
+
+    /// The name used by `cavy doctor` and in bench rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Neon => "neon",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Instruction set and thread count of a kernel call.
+///
+/// Invariant: `isa` is supported by this machine, so dispatch need not check it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exec {
+    isa: Isa,
+    threads: usize,
+}
+
+impl Exec {
+    /// The widest instruction set of this machine on `threads` threads (at least one).
+    pub fn new(threads: usize) -> Self {
+        Self { isa: Isa::detect(), threads: threads.max(1) }
+    }
+
+    /// The same with another instruction set.
+    ///
+    /// Panics: if this machine cannot run it.
+    #[must_use]
+    pub fn with_isa(self, isa: Isa) -> Self {
+        assert!(isa.is_supported(), "this machine has no {}", isa.name());
+        Self { isa, ..self }
+    }
+
+    /// The same on another number of threads (at least one).
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
+    }
+
+    /// The instruction set.
+    pub fn isa(self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads, the calling one included.
+    pub fn threads(self) -> usize {
+        self.threads
+    }
+}

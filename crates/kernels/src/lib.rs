@@ -1,0 +1,11 @@
+//! The CPU maths of cavy: slices in, slices out.
+//!
+//! Each file holds one kernel: its formula, a plain reference generic over the number type, the
+//! backward pass, the fast path and the tests that hold them together. This crate knows no tensor
+//! library, no files and no clock; threads and instruction set come in as an [`Exec`].
+
+pub mod exec;
+pub mod parallel;
+pub mod simd;
+
+pub use exec::{Exec, Isa};

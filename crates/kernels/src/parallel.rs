@@ -1,0 +1,260 @@
+//! A pool of threads that runs short parallel regions with little latency.
+//!
+//! The caller takes part, and workers spin for a moment before they sleep: a training step of a tiny
+//! model is hundreds of regions of some microseconds each, too short to wake a thread for.
+//!
+//! Law: what a region computes must not depend on who runs which task; then results are the same
+//! bits for any number of threads. Every kernel splits its work by shape alone.
+#![allow(unsafe_code, reason = "hands a borrowed closure and disjoint slices to worker threads")]
+
+use crate::exec::Exec;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::Thread;
+
+/// Loop turns a worker waits for the next region before it sleeps (some tens of microseconds).
+const SPINS_BEFORE_SLEEP: usize = 20_000;
+/// Most workers the pool will start.
+const MAX_WORKERS: usize = 256;
+
+type Task<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// One parallel region: tasks `0..count`, taken one at a time by whoever is free.
+struct Region {
+    task: Task<'static>,
+    count: usize,
+    next: AtomicUsize,
+    running: AtomicUsize,
+    failure: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    caller: Thread,
+}
+
+impl Region {
+    fn work(&self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let index = self.next.fetch_add(1, Ordering::Relaxed);
+                if index >= self.count {
+                    break;
+                }
+                (self.task)(index);
+            }
+        }));
+        if let Err(panic) = outcome {
+            self.next.store(self.count, Ordering::Relaxed);
+            *lock(&self.failure) = Some(panic);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Mailbox {
+    region: Mutex<Option<Arc<Region>>>,
+    wake: Condvar,
+    full: AtomicBool,
+}
+
+struct Pool {
+    workers: Vec<Arc<Mailbox>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn pool() -> &'static Mutex<Pool> {
+    static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
+    POOL.get_or_init(|| Mutex::new(Pool { workers: Vec::new() }))
+}
+
+fn worker(mailbox: &Mailbox) {
+    flush_denormals();
+    loop {
+        let mut spins = 0;
+        while !mailbox.full.load(Ordering::Acquire) && spins < SPINS_BEFORE_SLEEP {
+            std::hint::spin_loop();
+            spins += 1;
+        }
+        let mut slot = lock(&mailbox.region);
+        while slot.is_none() {
+            slot = mailbox.wake.wait(slot).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        let region = slot.take();
+        mailbox.full.store(false, Ordering::Release);
+        drop(slot);
+        if let Some(region) = region {
+            region.work();
+            let caller = region.caller.clone();
+            if region.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+                caller.unpark();
+            }
+        }
+    }
+}
+
+/// Runs `task(0)`, ..., `task(count - 1)`, each once, on the threads of `exec`.
+///
+/// A region inside a region, or beside one of another thread, runs on its caller alone.
+///
+/// Panics: passes on the first panic of a task, after every thread has left the region.
+pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
+    let helpers = exec.threads().min(count).saturating_sub(1).min(MAX_WORKERS);
+    let free = if helpers == 0 { None } else { pool().try_lock().ok() };
+    let Some(mut pool) = free else {
+        (0..count).for_each(task);
+        return;
+    };
+    while pool.workers.len() < helpers {
+        let mailbox = Arc::new(Mailbox::default());
+        let theirs = Arc::clone(&mailbox);
+        let started = std::thread::Builder::new().name("cavy-worker".into()).spawn(move || worker(&theirs));
+        if started.is_err() {
+            break;
+        }
+        pool.workers.push(mailbox);
+    }
+    let helpers = helpers.min(pool.workers.len());
+    let borrowed: Task<'_> = &task;
+    // SAFETY: this function does not return before `running` is zero, that is, before every worker has
+    // made its last call of the task; a worker keeps the region longer, but touches only its counters.
+    let task: Task<'static> = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(borrowed) };
+    let region = Arc::new(Region {
+        task,
+        count,
+        next: AtomicUsize::new(0),
+        running: AtomicUsize::new(helpers),
+        failure: Mutex::new(None),
+        caller: std::thread::current(),
+    });
+    for mailbox in &pool.workers[..helpers] {
+        *lock(&mailbox.region) = Some(Arc::clone(&region));
+        mailbox.full.store(true, Ordering::Release);
+        mailbox.wake.notify_one();
+    }
+    region.work();
+    let mut spins = 0;
+    while region.running.load(Ordering::Acquire) > 0 {
+        if spins < SPINS_BEFORE_SLEEP {
+            std::hint::spin_loop();
+            spins += 1;
+        } else {
+            std::thread::park();
+        }
+    }
+    drop(pool);
+    let failure = lock(&region.failure).take();
+    if let Some(panic) = failure {
+        resume_unwind(panic);
+    }
+}
+
+/// Splits `data` into chunks of `chunk_len` and runs `task(index, chunk)` on each.
+///
+/// Panics: if `chunk_len` is 0; passes on a panic of a task.
+pub fn for_each_chunk<T: Send>(exec: Exec, data: &mut [T], chunk_len: usize, task: impl Fn(usize, &mut [T]) + Sync) {
+    let len = data.len();
+    let shared = SharedMut::new(data);
+    for_each(exec, len.div_ceil(chunk_len), |index| {
+        let start = index * chunk_len;
+        // SAFETY: chunks of different indices do not overlap, and each index runs once.
+        let chunk = unsafe { shared.slice(start, chunk_len.min(len - start)) };
+        task(index, chunk);
+    });
+}
+
+/// A mutable slice that the tasks of one region share, each writing its own part.
+pub struct SharedMut<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrow: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through `slice`, whose caller promises that parts do not overlap.
+unsafe impl<T: Send> Send for SharedMut<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
+
+impl<'a, T> SharedMut<'a, T> {
+    /// Takes the whole slice for as long as the region lasts.
+    pub fn new(data: &'a mut [T]) -> Self {
+        Self { start: data.as_mut_ptr(), len: data.len(), borrow: std::marker::PhantomData }
+    }
+
+    /// The elements `start..start + len`.
+    ///
+    /// Panics: if they are out of bounds.
+    ///
+    /// # Safety
+    /// No two live slices may overlap.
+    #[expect(clippy::mut_from_ref, reason = "the caller promises disjoint parts")]
+    pub unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "{start}+{len} of {}", self.len);
+        // SAFETY: in bounds by the check above, disjoint by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+/// Makes the calling thread treat denormal numbers as zero, in operands and results.
+///
+/// Arithmetic on denormals is up to a hundred times slower, and gradients reach them. The pool's
+/// threads do this themselves; a program calls it once on its main thread.
+pub fn flush_denormals() {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut control: u32 = 0;
+        let address = &raw mut control;
+        // SAFETY: SSE is part of x86-64; only FTZ (bit 15) and DAZ (bit 6) of the control word change.
+        unsafe {
+            std::arch::asm!("stmxcsr [{0}]", in(reg) address, options(nostack));
+            *address |= 0x8040;
+            std::arch::asm!("ldmxcsr [{0}]", in(reg) address, options(nostack));
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let mut control: u64;
+        // SAFETY: only the flush-to-zero bit (24) of FPCR changes.
+        unsafe {
+            std::arch::asm!("mrs {0}, fpcr", out(reg) control, options(nostack));
+            control |= 1 << 24;
+            std::arch::asm!("msr fpcr, {0}", in(reg) control, options(nostack));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_whatever_the_number_of_threads() {
+        for threads in [1, 2, 5] {
+            for count in [0, 1, 2, 17, 1000] {
+                let mut seen = vec![0_u8; count];
+                for_each_chunk(Exec::new(threads), &mut seen, 3, |_, chunk| chunk.iter_mut().for_each(|x| *x += 1));
+                assert!(seen.iter().all(|&x| x == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_region_inside_a_region_finishes() {
+        let total = AtomicUsize::new(0);
+        let exec = Exec::new(2);
+        for_each(exec, 4, |_| {
+            for_each(exec, 5, |_| {
+                total.fetch_add(1, Ordering::Relaxed);
+            })
+        });
+        assert_eq!(total.into_inner(), 20);
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
+        let exec = Exec::new(2);
+        let outcome = catch_unwind(|| for_each(exec, 8, |index| assert!(index != 5, "task five")));
+        assert!(outcome.is_err());
+        for_each(exec, 8, |_| ());
+    }
+}
