@@ -9,5 +9,7 @@ pub mod math;
 pub mod matmul;
 pub mod parallel;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use exec::{Exec, Isa};

@@ -181,6 +181,11 @@ impl<'a, T> SharedMut<'a, T> {
         Self { start: data.as_mut_ptr(), len: data.len(), borrow: std::marker::PhantomData }
     }
 
+    /// Where the slice starts, for code that writes a strided part of it.
+    pub fn as_mut_ptr(&self) -> *mut T {
+        self.start
+    }
+
     /// The elements `start..start + len`.
     ///
     /// Panics: if they are out of bounds.

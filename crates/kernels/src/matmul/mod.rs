@@ -1,0 +1,299 @@
+//! Matrix products `C = A B` or `C += A B` over strided views.
+//!
+//! With AVX2 the product is our own ([`avx2`]), elsewhere it is the `gemm` crate's.
+//!
+//! Source of the blocked algorithm behind both: Goto and van de Geijn 2008, "Anatomy of
+//! high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>.
+#![allow(unsafe_code, reason = "register tiles need intrinsics and raw pointers; views are checked first")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
+use crate::exec::{Exec, Isa};
+use crate::parallel::{SharedMut, for_each};
+
+/// Fewest floating-point operations worth a task of their own.
+const TASK_FLOPS: usize = 1 << 20;
+/// Most tasks of one product: enough for balance, few enough that operands are not packed too often.
+const MAX_TASKS: usize = 8;
+
+/// A matrix inside a slice: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+///
+/// Invariant: every element is in bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    data: &'a [f32],
+    shape: Shape,
+}
+
+/// A mutable [`View`]. Invariant: rows do not overlap (`row_stride >= cols`) and `col_stride` is 1.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    data: &'a mut [f32],
+    shape: Shape,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl Shape {
+    fn assert_fits(self, len: usize) {
+        if self.rows > 0 && self.cols > 0 {
+            let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
+            assert!(last < len, "{self:?} does not fit into {len} elements");
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// A row-major matrix that fills `data`.
+    ///
+    /// Panics: if `data` is not `rows * cols` long.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a {rows} x {cols} matrix");
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A row-major matrix whose rows start `row_stride` apart.
+    ///
+    /// Panics: if an element is out of bounds.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let shape = Shape { rows, cols, row_stride, col_stride: 1 };
+        shape.assert_fits(data.len());
+        Self { data, shape }
+    }
+
+    /// Element `(row, col)`.
+    ///
+    /// Panics: if it is out of bounds.
+    #[inline]
+    pub fn at(self, row: usize, col: usize) -> f32 {
+        self.data[row * self.shape.row_stride + col * self.shape.col_stride]
+    }
+
+    /// The transposed matrix, without moving an element.
+    #[must_use]
+    pub fn t(self) -> Self {
+        let Shape { rows, cols, row_stride, col_stride } = self.shape;
+        Self {
+            data: self.data,
+            shape: Shape { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride },
+        }
+    }
+}
+
+impl<'a> ViewMut<'a> {
+    /// A row-major matrix that fills `data`.
+    ///
+    /// Panics: if `data` is not `rows * cols` long.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a {rows} x {cols} matrix");
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// A row-major matrix whose rows start `row_stride` apart.
+    ///
+    /// Panics: if an element is out of bounds or rows overlap.
+    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows < 2 || row_stride >= cols, "rows of {cols} overlap at stride {row_stride}");
+        let shape = Shape { rows, cols, row_stride, col_stride: 1 };
+        shape.assert_fits(data.len());
+        Self { data, shape }
+    }
+}
+
+/// What happens to the values the result already holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// `C = A B`; the old values are never read.
+    Overwrite,
+    /// `C += A B`.
+    Add,
+}
+
+/// `C = scale * A B` or `C += scale * A B`.
+///
+/// Shapes: `a` is `(m, k)`, `b` is `(k, n)`, `c` is `(m, n)`.
+/// Numbers: f32 sums in the order of `gemm`'s blocking, which depends on the shapes alone.
+/// Law: the same bits for any number of threads, since the larger side of `c` is split by shape.
+///
+/// Panics: if the shapes disagree.
+pub fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+    let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
+    assert!(
+        b.shape.rows == k && c.shape.rows == m && c.shape.cols == n,
+        "{:?} x {:?} -> {:?}",
+        a.shape,
+        b.shape,
+        c.shape
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    match exec.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if k > 0 => avx2::matmul(exec, onto, scale, a, b, c),
+        Isa::Portable if k > 0 => portable(exec, onto, scale, a, b, c),
+        _ => through_gemm(exec, onto, scale, a, b, c),
+    }
+}
+
+/// The product by the `gemm` crate, whose own choice of instruction set follows the machine.
+fn through_gemm(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+    let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
+    let pieces = (2 * m * n * k / TASK_FLOPS).clamp(1, MAX_TASKS);
+    let by_rows = m > n;
+    let side = if by_rows { m } else { n };
+    // A multiple of 48 keeps the pieces whole numbers of register tiles of every kernel.
+    let step = side.div_ceil(pieces).next_multiple_of(48);
+    let stride = c.shape.row_stride;
+    let shared = SharedMut::new(c.data);
+    for_each(exec, side.div_ceil(step), |piece| {
+        let start = piece * step;
+        let len = step.min(side - start);
+        let (rows, cols) = if by_rows { (len, n) } else { (m, len) };
+        let offset = if by_rows { start * stride } else { start };
+        let a_offset = if by_rows { start * a.shape.row_stride } else { 0 };
+        let b_offset = if by_rows { 0 } else { start * b.shape.col_stride };
+        // SAFETY: the piece lies inside `c` and, although slices of column pieces interleave, `gemm`
+        // writes only the `rows x cols` elements at `stride`, which no other piece touches. The bounds
+        // of `a` and `b` were checked when their views were made.
+        unsafe {
+            let out = shared.as_mut_ptr().add(offset);
+            gemm::gemm(
+                rows,
+                cols,
+                k,
+                out,
+                1,
+                stride as isize,
+                onto == Onto::Add,
+                a.data.as_ptr().add(if k == 0 { 0 } else { a_offset }),
+                a.shape.col_stride as isize,
+                a.shape.row_stride as isize,
+                b.data.as_ptr().add(if k == 0 { 0 } else { b_offset }),
+                b.shape.col_stride as isize,
+                b.shape.row_stride as isize,
+                1.0_f32,
+                scale,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    });
+}
+
+/// The product in plain Rust: one row of `C` at a time, sixteen columns of sums at a time.
+fn portable(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+    const TILE: usize = 16;
+    let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
+    let stride = c.shape.row_stride;
+    let shared = SharedMut::new(c.data);
+    for_each(exec, m, |i| {
+        // SAFETY: rows do not overlap, and each is one task's.
+        let out = unsafe { shared.slice(i * stride, n) };
+        for (tile, out) in out.chunks_mut(TILE).enumerate() {
+            let mut sums = [0.0_f32; TILE];
+            for p in 0..k {
+                let x = a.at(i, p);
+                for (s, sum) in sums.iter_mut().enumerate().take(out.len()) {
+                    *sum += x * b.at(p, tile * TILE + s);
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = scale * sum + if onto == Onto::Add { *out } else { 0.0 };
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::test_input;
+
+    /// `C = scale * A B` in f64, straight from the definition.
+    fn reference(a: View<'_>, b: View<'_>, scale: f32) -> Vec<f64> {
+        let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
+        let mut c = vec![0.0; m * n];
+        for (index, c) in c.iter_mut().enumerate() {
+            let (i, j) = (index / n, index % n);
+            *c = (0..k).map(|p| f64::from(a.at(i, p)) * f64::from(b.at(p, j))).sum::<f64>() * f64::from(scale);
+        }
+        c
+    }
+
+    /// Runs every layout on every instruction set and thread count against the reference.
+    fn check(m: usize, k: usize, n: usize) {
+        let (a, b) = (test_input(m * k, 1), test_input(k * n, 2));
+        for layout in 0..4 {
+            let a = if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&a, k, m).t() };
+            let b = if layout & 2 == 0 { View::new(&b, k, n) } else { View::new(&b, n, k).t() };
+            let expected = reference(a, b, 0.5);
+            for isa in Isa::available() {
+                let mut bits: Option<Vec<u32>> = None;
+                for threads in [1, 2, 3] {
+                    for onto in [Onto::Overwrite, Onto::Add] {
+                        let start = if onto == Onto::Add { 0.25 } else { f32::NAN };
+                        // One column of padding, which must stay as it is.
+                        let mut c = vec![start; m * (n + 1)];
+                        matmul(
+                            Exec::new(threads).with_isa(isa),
+                            onto,
+                            0.5,
+                            a,
+                            b,
+                            ViewMut::strided(&mut c, m, n, n + 1),
+                        );
+                        for (index, expected) in expected.iter().enumerate() {
+                            let found = f64::from(c[index / n * (n + 1) + index % n]);
+                            let expected = expected + if onto == Onto::Add { 0.25 } else { 0.0 };
+                            let gap = (found - expected).abs();
+                            assert!(
+                                gap <= 2e-6 * (1.0 + k as f64).sqrt(),
+                                "{m}x{k}x{n} {layout} {isa:?}: {found} {expected}"
+                            );
+                        }
+                        assert!((0..m).all(|i| c[i * (n + 1) + n].to_bits() == start.to_bits()), "padding written");
+                        if onto == Onto::Add {
+                            let found: Vec<u32> = c.iter().map(|x| x.to_bits()).collect();
+                            assert_eq!(bits.get_or_insert_with(|| found.clone()), &found, "{threads} threads");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_equal_the_definition_at_awkward_sizes() {
+        for m in [0, 1, 5, 6, 7, 97] {
+            for k in [0, 1, 7, 8, 9, 33] {
+                for n in [0, 1, 15, 16, 17, 50] {
+                    check(m, k, n);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_equal_the_definition_beyond_every_block_size() {
+        check(200, 300, 270);
+        check(3, 600, 40);
+        check(13, 20, 1600);
+    }
+
+    #[test]
+    fn a_view_that_does_not_fit_is_refused() {
+        let data = [0.0; 11];
+        assert!(std::panic::catch_unwind(|| View::strided(&data, 3, 4, 4)).is_err());
+        assert!(std::panic::catch_unwind(|| View::strided(&data, 3, 3, 4)).is_ok());
+    }
+}
