@@ -5,6 +5,8 @@
 //! library, no files and no clock; threads and instruction set come in as an [`Exec`].
 
 pub mod exec;
+pub mod gelu;
+mod lanes;
 pub mod math;
 pub mod matmul;
 pub mod parallel;
