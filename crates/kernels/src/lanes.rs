@@ -14,6 +14,20 @@ pub(crate) fn rows_per_task(dim: usize) -> usize {
     (TASK_ELEMENTS / dim.max(1)).max(1)
 }
 
+/// Rows of one block of a sum over `rows` rows: at most 16 blocks, of at least 16 rows.
+pub(crate) fn rows_per_block(rows: usize) -> usize {
+    rows.div_ceil(16).max(16)
+}
+
+/// `total = sum over blocks of sums[offset..offset + total.len()]`, in the order of the blocks, which are `stride` long.
+pub(crate) fn add_in_order(sums: &[f32], stride: usize, offset: usize, total: &mut [f32]) {
+    total.fill(0.0);
+    for block in sums.chunks_exact(stride) {
+        let block = &block[offset..][..total.len()];
+        total.iter_mut().zip(block).for_each(|(total, x)| *total += x);
+    }
+}
+
 /// Splits every slice into parts of its own length and runs `task(index, parts)` on those with the same index.
 ///
 /// Panics: if a part length is 0 or the slices split into different numbers of parts; passes on a panic of a task.

@@ -7,9 +7,11 @@
 pub mod exec;
 pub mod gelu;
 mod lanes;
+pub mod layer_norm;
 pub mod math;
 pub mod matmul;
 pub mod parallel;
+pub mod rms_norm;
 pub mod simd;
 #[cfg(test)]
 mod testing;

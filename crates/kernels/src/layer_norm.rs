@@ -1,0 +1,309 @@
+//! Layer norm: `y = (x - mean) rstd gamma + beta` over each row, `rstd = 1 / sqrt(variance + eps)`.
+//!
+//! Backward, with `xhat = (x - mean) rstd` and `d_xhat = d_y gamma`:
+//! `d_x = rstd (d_xhat - mean(d_xhat) - xhat mean(d_xhat xhat))`, `d_gamma = sum over rows of d_y xhat`,
+//! `d_beta = sum over rows of d_y`.
+//!
+//! Shapes: `x`, `y` and their gradients `(N, D)`, `gamma` and `beta` `(D)`, `mean` and `rstd` `(N)`.
+//! Source: Ba, Kiros and Hinton 2016, <https://arxiv.org/abs/1607.06450>.
+
+use crate::exec::Exec;
+use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, sum, sum_of};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+
+/// Normalizes each row and keeps its `mean` and `rstd` for [`backward`].
+///
+/// Numbers: f32; the variance is that of the whole row (divided by D), in a second pass over the row. A row's result
+/// does not depend on other rows or on the number of threads.
+/// Panics: if `gamma` is empty or the lengths disagree.
+/// Source: see the file's head.
+pub fn forward(
+    exec: Exec,
+    x: &[f32],
+    gamma: &[f32],
+    beta: Option<&[f32]>,
+    eps: f32,
+    y: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+) {
+    let dim = gamma.len();
+    assert!(dim > 0, "layer norm of rows without elements");
+    assert!(beta.is_none_or(|beta| beta.len() == dim), "beta must have the {dim} elements of gamma");
+    assert!(
+        x.len() == mean.len() * dim && y.len() == x.len() && rstd.len() == mean.len(),
+        "{} x {dim} rows",
+        mean.len()
+    );
+    let rows = rows_per_task(dim);
+    for_each_part(exec, [y, mean, rstd], [rows * dim, rows, rows], |index, [y, mean, rstd]| {
+        let x = &x[index * rows * dim..][..y.len()];
+        dispatch(exec, Forward { x, gamma, beta, eps, y, mean, rstd });
+    });
+}
+
+/// The gradients of [`forward`]; those by `gamma` and `beta` where asked for.
+///
+/// Numbers: f32; `d_gamma` and `d_beta` are summed in blocks of rows that depend on the shape alone, then over the
+/// blocks in order, so the bits do not depend on the number of threads.
+/// Panics: if `gamma` is empty or the lengths disagree.
+/// Source: see the file's head.
+pub fn backward(
+    exec: Exec,
+    d_y: &[f32],
+    x: &[f32],
+    gamma: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    d_x: &mut [f32],
+    d_gamma: Option<&mut [f32]>,
+    d_beta: Option<&mut [f32]>,
+) {
+    let dim = gamma.len();
+    assert!(dim > 0, "layer norm of rows without elements");
+    assert!(d_y.len() == x.len() && d_x.len() == x.len(), "{}, {}, {} elements", d_y.len(), x.len(), d_x.len());
+    assert!(mean.len() * dim == x.len() && rstd.len() == mean.len(), "{} rows of {dim}", mean.len());
+    assert!(d_gamma.as_ref().is_none_or(|d| d.len() == dim), "d_gamma must have {dim} elements");
+    assert!(d_beta.as_ref().is_none_or(|d| d.len() == dim), "d_beta must have {dim} elements");
+    let rows = rows_per_block(mean.len());
+    // Each block's sums: D of d_gamma, then D of d_beta.
+    let mut sums = vec![0.0; mean.len().div_ceil(rows) * 2 * dim];
+    for_each_part(exec, [d_x, &mut sums], [rows * dim, 2 * dim], |index, [d_x, sums]| {
+        let elements = index * rows * dim..index * rows * dim + d_x.len();
+        let ours = index * rows..index * rows + d_x.len() / dim;
+        let (d_gamma, d_beta) = sums.split_at_mut(dim);
+        let (d_y, x) = (&d_y[elements.clone()], &x[elements]);
+        let (mean, rstd) = (&mean[ours.clone()], &rstd[ours]);
+        dispatch(exec, Backward { d_y, x, gamma, mean, rstd, d_x, d_gamma, d_beta });
+    });
+    if let Some(d_gamma) = d_gamma {
+        add_in_order(&sums, 2 * dim, 0, d_gamma);
+    }
+    if let Some(d_beta) = d_beta {
+        add_in_order(&sums, 2 * dim, dim, d_beta);
+    }
+}
+
+struct Forward<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    beta: Option<&'a [f32]>,
+    eps: f32,
+    y: &'a mut [f32],
+    mean: &'a mut [f32],
+    rstd: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let dim = self.gamma.len();
+        let rows = self.x.chunks_exact(dim).zip(self.y.chunks_exact_mut(dim));
+        for ((x, y), (mean_out, rstd_out)) in rows.zip(self.mean.iter_mut().zip(self.rstd)) {
+            let mean = sum_of(x, |total, x| total + x) / dim as f32;
+            let variance = sum_of(x, |total, x| simd.mul_add(x - mean, x - mean, total)) / dim as f32;
+            let rstd = 1.0 / (variance + self.eps).sqrt();
+            match self.beta {
+                Some(beta) => {
+                    for (((y, &x), &gamma), &beta) in y.iter_mut().zip(x).zip(self.gamma).zip(beta) {
+                        *y = simd.mul_add((x - mean) * rstd, gamma, beta);
+                    }
+                }
+                None => {
+                    for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(self.gamma) {
+                        *y = (x - mean) * rstd * gamma;
+                    }
+                }
+            }
+            *mean_out = mean;
+            *rstd_out = rstd;
+        }
+    }
+}
+
+struct Backward<'a> {
+    d_y: &'a [f32],
+    x: &'a [f32],
+    gamma: &'a [f32],
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    d_x: &'a mut [f32],
+    d_gamma: &'a mut [f32],
+    d_beta: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { d_y, x, gamma, mean, rstd, d_x, d_gamma, d_beta } = self;
+        let dim = gamma.len();
+        let inputs = d_y.chunks_exact(dim).zip(x.chunks_exact(dim)).zip(mean.iter().zip(rstd));
+        for (((d_y, x), (&mean, &rstd)), d_x) in inputs.zip(d_x.chunks_exact_mut(dim)) {
+            let mut sums = Sums { total: [0.0; LANES], dot: [0.0; LANES] };
+            let body = dim - dim % LANES;
+            for start in (0..body).step_by(LANES) {
+                let part = start..start + LANES;
+                let (d_gamma, d_beta) = (&mut d_gamma[part.clone()], &mut d_beta[part.clone()]);
+                sums.add(simd, &d_y[part.clone()], &x[part.clone()], &gamma[part], [mean, rstd], d_gamma, d_beta);
+            }
+            let (d_gamma, d_beta) = (&mut d_gamma[body..], &mut d_beta[body..]);
+            sums.add(simd, &d_y[body..], &x[body..], &gamma[body..], [mean, rstd], d_gamma, d_beta);
+            let mean_d = sum(sums.total) / dim as f32;
+            let mean_dot = sum(sums.dot) / dim as f32;
+            for (((d_x, &d_y), &x), &gamma) in d_x.iter_mut().zip(d_y).zip(x).zip(gamma) {
+                let xhat = (x - mean) * rstd;
+                *d_x = rstd * simd.mul_add(-xhat, mean_dot, simd.mul_add(d_y, gamma, -mean_d));
+            }
+        }
+    }
+}
+
+/// A row's sums of `d_xhat` and `d_xhat xhat`, by lane.
+struct Sums {
+    total: [f32; LANES],
+    dot: [f32; LANES],
+}
+
+impl Sums {
+    /// Takes in at most [`LANES`] columns of a row, and adds them to the sums over rows.
+    #[inline(always)]
+    fn add<S: Simd>(
+        &mut self,
+        simd: S,
+        d_y: &[f32],
+        x: &[f32],
+        gamma: &[f32],
+        [mean, rstd]: [f32; 2],
+        d_gamma: &mut [f32],
+        d_beta: &mut [f32],
+    ) {
+        for i in 0..d_y.len() {
+            let xhat = (x[i] - mean) * rstd;
+            let d_xhat = d_y[i] * gamma[i];
+            self.total[i] += d_xhat;
+            self.dot[i] = simd.mul_add(d_xhat, xhat, self.dot[i]);
+            d_gamma[i] = simd.mul_add(d_y[i], xhat, d_gamma[i]);
+            d_beta[i] += d_y[i];
+        }
+    }
+}
+
+/// The formulas in f64, row by row.
+pub mod reference {
+    /// `(y, mean, rstd)`.
+    pub fn forward(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let dim = gamma.len();
+        let (mut y, mut means, mut rstds) = (Vec::new(), Vec::new(), Vec::new());
+        for row in x.chunks(dim) {
+            let mean = row.iter().sum::<f64>() / dim as f64;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / dim as f64;
+            let rstd = 1.0 / (variance + eps).sqrt();
+            y.extend((0..dim).map(|j| (row[j] - mean) * rstd * gamma[j] + beta[j]));
+            means.push(mean);
+            rstds.push(rstd);
+        }
+        (y, means, rstds)
+    }
+
+    /// `(d_x, d_gamma, d_beta)`.
+    pub fn backward(
+        d_y: &[f64],
+        x: &[f64],
+        gamma: &[f64],
+        mean: &[f64],
+        rstd: &[f64],
+    ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let dim = gamma.len();
+        let (mut d_x, mut d_gamma, mut d_beta) = (Vec::new(), vec![0.0; dim], vec![0.0; dim]);
+        for (i, (d_y, x)) in d_y.chunks(dim).zip(x.chunks(dim)).enumerate() {
+            let xhat: Vec<f64> = x.iter().map(|x| (x - mean[i]) * rstd[i]).collect();
+            let d_xhat: Vec<f64> = d_y.iter().zip(gamma).map(|(d_y, gamma)| d_y * gamma).collect();
+            let mean_d = d_xhat.iter().sum::<f64>() / dim as f64;
+            let mean_dot = d_xhat.iter().zip(&xhat).map(|(d, xhat)| d * xhat).sum::<f64>() / dim as f64;
+            d_x.extend((0..dim).map(|j| rstd[i] * (d_xhat[j] - mean_d - xhat[j] * mean_dot)));
+            for j in 0..dim {
+                d_gamma[j] += d_y[j] * xhat[j];
+                d_beta[j] += d_y[j];
+            }
+        }
+        (d_x, d_gamma, d_beta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::TASK_ELEMENTS;
+    use crate::testing::{check_fast, grad_gap, test_input, test_input_f64, weighted_sum, wide};
+
+    const EPS: f32 = 1e-5;
+
+    #[test]
+    fn the_reference_has_the_worked_out_values() {
+        // Mean 2, variance (1 + 0 + 1) / 3, so with eps = 1/3 the deviation is 1 and xhat = (-1, 0, 1).
+        let (y, mean, rstd) = reference::forward(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0], &[0.5, 0.0, 0.0], 1.0 / 3.0);
+        for (got, want) in y.iter().chain(&mean).chain(&rstd).zip([-0.5, 0.0, 3.0, 2.0, 1.0]) {
+            assert!((got - want).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn backward_is_the_derivative_of_forward() {
+        let (x, gamma, beta) = (test_input_f64(21, 1), test_input_f64(7, 2), test_input_f64(7, 3));
+        let d_y = test_input_f64(21, 4);
+        let eps = f64::from(EPS);
+        let (_, mean, rstd) = reference::forward(&x, &gamma, &beta, eps);
+        let (d_x, d_gamma, d_beta) = reference::backward(&d_y, &x, &gamma, &mean, &rstd);
+        assert!(grad_gap(|x| weighted_sum(&d_y, &reference::forward(x, &gamma, &beta, eps).0), &x, &d_x) < 1e-6);
+        assert!(grad_gap(|g| weighted_sum(&d_y, &reference::forward(&x, g, &beta, eps).0), &gamma, &d_gamma) < 1e-6);
+        assert!(grad_gap(|b| weighted_sum(&d_y, &reference::forward(&x, &gamma, b, eps).0), &beta, &d_beta) < 1e-6);
+    }
+
+    #[test]
+    fn the_fast_path_equals_the_reference_at_any_size() {
+        for (n, dim) in
+            [(0, 5), (1, 1), (3, 7), (5, 16), (4, 33), (17, 48), (65, 769), (301, 64), (3, TASK_ELEMENTS + 1)]
+        {
+            let x: Vec<f32> = test_input(n * dim, 5).iter().map(|x| 3.0 * x + 1.0).collect();
+            let (gamma, beta, d_y) = (test_input(dim, 6), test_input(dim, 7), test_input(n * dim, 8));
+            let run = |exec| {
+                let (mut y, mut mean, mut rstd) = (vec![f32::NAN; n * dim], vec![f32::NAN; n], vec![f32::NAN; n]);
+                forward(exec, &x, &gamma, Some(&beta), EPS, &mut y, &mut mean, &mut rstd);
+                let (mut d_x, mut d_gamma, mut d_beta) = (y.clone(), vec![f32::NAN; dim], vec![f32::NAN; dim]);
+                backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut d_x, Some(&mut d_gamma), Some(&mut d_beta));
+                vec![y, mean, rstd, d_x, d_gamma, d_beta]
+            };
+            let (x, gamma, beta, d_y) = (wide(&x), wide(&gamma), wide(&beta), wide(&d_y));
+            let (y, mean, rstd) = reference::forward(&x, &gamma, &beta, f64::from(EPS));
+            let (d_x, d_gamma, d_beta) = reference::backward(&d_y, &x, &gamma, &mean, &rstd);
+            // A row of one element has variance 0 and rstd 316, which magnifies the rounding of its inputs.
+            let bound = if dim == 1 { 1e-4 } else { 4e-6 };
+            check_fast(&format!("{n} x {dim}"), run, &[y, mean, rstd, d_x, d_gamma, d_beta], bound);
+        }
+    }
+
+    #[test]
+    fn beta_and_the_gradients_by_parameters_may_be_left_out() {
+        let (x, gamma, d_y) = (test_input(30, 1), test_input(10, 2), test_input(30, 3));
+        let exec = Exec::new(1);
+        let [mut y, mut with_zero, mut d_x, mut alone] = [(); 4].map(|()| vec![0.0; 30]);
+        let (mut mean, mut rstd) = ([0.0; 3], [0.0; 3]);
+        forward(exec, &x, &gamma, None, EPS, &mut y, &mut mean, &mut rstd);
+        forward(exec, &x, &gamma, Some(&[0.0; 10]), EPS, &mut with_zero, &mut mean, &mut rstd);
+        assert_eq!(y, with_zero);
+        let mut d_gamma = [0.0; 10];
+        backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut d_x, Some(&mut d_gamma), None);
+        backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut alone, None, None);
+        assert!(d_x == alone && d_gamma.iter().all(|&d| d != 0.0));
+    }
+
+    #[test]
+    fn a_large_mean_does_not_drown_the_variance() {
+        let x: Vec<f32> = (0..64).map(|i| 1000.0 + (i % 2) as f32).collect();
+        let (mut y, mut mean, mut rstd) = (vec![0.0; 64], [0.0], [0.0]);
+        forward(Exec::new(1), &x, &[1.0; 64], None, 0.0, &mut y, &mut mean, &mut rstd);
+        assert!((mean[0], rstd[0]) == (1000.5, 2.0) && y[..2] == [-1.0, 1.0]);
+    }
+}
