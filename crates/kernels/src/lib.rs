@@ -4,15 +4,26 @@
 //! backward pass, the fast path and the tests that hold them together. This crate knows no tensor
 //! library, no files and no clock; threads and instruction set come in as an [`Exec`].
 
+pub mod adamw;
+pub mod attention;
+pub mod buffer;
+pub mod dropout;
+pub mod embedding;
 pub mod exec;
 pub mod gelu;
+pub mod grad_norm;
+pub mod head;
 mod lanes;
 pub mod layer_norm;
+pub mod linear;
 pub mod math;
 pub mod matmul;
 pub mod parallel;
 pub mod rms_norm;
+pub mod rope;
+pub mod segments;
 pub mod simd;
+pub mod swiglu;
 #[cfg(test)]
 mod testing;
 
