@@ -1,1 +1,23 @@
-//! cavy.
+//! Text for cavy: from files to tokens to windows in a seeded order.
+//!
+//! A [`Corpus`] yields documents; a [`Tokenizer`] turns them into ids; [`shards`] stores the ids once, memory-mapped;
+//! [`Windows`] says where each training example lies in them and [`Order`] in which order they come. [`split`] keeps
+//! validation text apart and [`stories`] makes the built-in data. This crate knows no tensor library; seeds come in as
+//! arguments.
+
+pub mod corpus;
+mod error;
+pub mod order;
+pub mod rng;
+pub mod shards;
+pub mod split;
+pub mod stories;
+pub mod tokenizer;
+pub mod windows;
+
+pub use corpus::{Corpus, Document, Place};
+pub use error::TextError;
+pub use order::Order;
+pub use shards::TokenStore;
+pub use tokenizer::Tokenizer;
+pub use windows::{RandomWindows, Windows};
