@@ -1,0 +1,537 @@
+//! Causal attention over the packed token axis: multi-head or grouped-query, with an optional sliding window.
+//!
+//! For query `i` and the keys `j` it sees: `p_ij = exp(s q_i k_j - lse_i)`, `o_i = sum_j p_ij v_j`.
+//! A query at position `t` of its segment sees the positions `t - window + 1 ..= t` of that segment and, before them,
+//! of the segment's prefix; nothing else.
+//! Backward, with `delta_i = d_o_i . o_i`: `d_p_ij = d_o_i . v_j`, `d_s_ij = s p_ij (d_p_ij - delta_i)`,
+//! `d_q_i = sum_j d_s_ij k_j`, `d_k_j = sum_i d_s_ij q_i`, `d_v_j = sum_i p_ij d_o_i`.
+//!
+//! Memory is linear in the sequence: scores live for a block of queries at a time; the backward pass forms them again
+//! from the saved `lse`.
+//!
+//! Shapes: `qkv` is `(N, (H + 2K) E)`: the query heads of a token, then its key heads, then its value heads; the
+//! output is `(N, H E)`, `lse` `(N, H)`.
+//! Source: Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, equation 1; Ainslie et al. 2023 for grouped queries,
+//! <https://arxiv.org/abs/2305.13245>; recomputation as in Dao et al. 2022, <https://arxiv.org/abs/2205.14135>.
+#![allow(unsafe_code, reason = "heads of one token are written by different tasks")]
+
+use crate::dropout::{keep, threshold};
+use crate::exec::Exec;
+use crate::lanes::sum_of;
+use crate::math::exp;
+use crate::matmul::{Onto, View, ViewMut, matmul};
+use crate::parallel::{SharedMut, for_each};
+use crate::segments::{Segment, Segments};
+use crate::simd::{Kernel, Simd, dispatch};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Most queries of one block.
+const BLOCK: usize = 64;
+
+/// Head counts and size. Invariant: `kv` divides `query`, so no kernel checks it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    query: usize,
+    kv: usize,
+    dim: usize,
+}
+
+impl Heads {
+    /// `query` query heads sharing `kv` key/value heads of size `dim`. `None` unless `kv` divides `query`.
+    pub fn new(query: usize, kv: usize, dim: usize) -> Option<Self> {
+        (query > 0 && kv > 0 && dim > 0 && query.is_multiple_of(kv)).then_some(Self { query, kv, dim })
+    }
+
+    /// Query heads.
+    pub fn query(self) -> usize {
+        self.query
+    }
+
+    /// Key/value heads.
+    pub fn kv(self) -> usize {
+        self.kv
+    }
+
+    /// Size of a head.
+    pub fn dim(self) -> usize {
+        self.dim
+    }
+
+    /// Width of a row of packed queries, keys and values.
+    pub fn packed_width(self) -> usize {
+        (self.query + 2 * self.kv) * self.dim
+    }
+
+    /// Width of a row of outputs.
+    pub fn width(self) -> usize {
+        self.query * self.dim
+    }
+}
+
+/// What attends to what, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// Head counts and size.
+    pub heads: Heads,
+    /// Where the sequences lie.
+    pub segments: &'a Segments,
+    /// Most positions a query sees, its own included; `None` for all.
+    pub window: Option<usize>,
+    /// Factor of the scores, usually `1 / sqrt(dim)`.
+    pub scale: f32,
+    /// Probability of dropping an attention weight, with the key of the random numbers.
+    pub dropout: f32,
+    /// See `dropout`: what falls depends on this key, the head and the two tokens alone.
+    pub dropout_key: u64,
+}
+
+/// Consecutive key columns of a block that are also consecutive tokens.
+#[derive(Clone, Copy)]
+struct Run {
+    token: usize,
+    column: usize,
+    len: usize,
+}
+
+/// Queries `rows` of a segment against the positions `columns` of its sequence.
+struct QueryBlock {
+    /// Packed index of the first query.
+    token: usize,
+    /// Position of the first query.
+    position: usize,
+    len: usize,
+    columns: Range<usize>,
+    runs: [Run; 2],
+}
+
+impl Attention<'_> {
+    /// Positions that the query at `position` sees.
+    fn visible(&self, position: usize) -> Range<usize> {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
+    }
+
+    fn blocks(&self, segment: Segment) -> impl Iterator<Item = QueryBlock> + '_ {
+        let size = if segment.len <= 2 * BLOCK { BLOCK / 2 } else { BLOCK };
+        (0..segment.len).step_by(size).map(move |first| {
+            let len = size.min(segment.len - first);
+            let position = segment.position + first;
+            let columns = self.visible(position).start..position + len;
+            let split = segment.position.clamp(columns.start, columns.end);
+            let prefix_start = segment.prefix.map_or(0, |prefix| self.segments.list()[prefix].start);
+            let own = split.saturating_sub(segment.position) + segment.start;
+            let runs = [
+                Run { token: prefix_start + columns.start, column: 0, len: split - columns.start },
+                Run { token: own, column: split - columns.start, len: columns.end - split },
+            ];
+            QueryBlock { token: segment.start + first, position, len, columns, runs }
+        })
+    }
+
+    fn assert_fits(&self, qkv: usize, out: usize, lse: usize) {
+        let tokens = self.segments.tokens();
+        let (packed, width) = (self.heads.packed_width(), self.heads.width());
+        let fits = qkv == tokens * packed && out == tokens * width && lse == tokens * self.heads.query;
+        assert!(fits, "{tokens} tokens, {:?}: {qkv}, {out}, {lse}", self.heads);
+    }
+
+    /// Column of a query head in a packed row.
+    fn q_column(&self, head: usize) -> usize {
+        head * self.heads.dim
+    }
+
+    /// Column of a key head in a packed row.
+    fn k_column(&self, kv_head: usize) -> usize {
+        (self.heads.query + kv_head) * self.heads.dim
+    }
+
+    /// Column of a value head in a packed row.
+    fn v_column(&self, kv_head: usize) -> usize {
+        (self.heads.query + self.heads.kv + kv_head) * self.heads.dim
+    }
+
+    /// `len` rows of one head.
+    fn head<'a>(&self, packed: &'a [f32], row: usize, len: usize, column: usize) -> View<'a> {
+        let stride = self.heads.packed_width();
+        View::strided(&packed[row * stride + column..], len, self.heads.dim, stride)
+    }
+}
+
+/// Buffers of one task, kept by its thread.
+#[derive(Default)]
+struct Scratch {
+    probabilities: Vec<f32>,
+    d_scores: Vec<f32>,
+    rows: Vec<f32>,
+    d_rows: Vec<f32>,
+    d_keys: Vec<f32>,
+    d_values: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// Attention's output and the log of each softmax's denominator.
+///
+/// Numbers: f32 sums. Same bits for any number of threads, and for a segment whatever its neighbours.
+/// Panics: if the lengths do not fit the segments and heads.
+/// Source: see the file's head.
+pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
+    spec.assert_fits(qkv.len(), out.len(), lse.len());
+    let (heads, segments) = (spec.heads, spec.segments.list());
+    let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
+    let serial = exec.with_threads(1);
+    for_each(exec, segments.len() * heads.query, |task| {
+        let (segment, head) = (segments[task / heads.query], task % heads.query);
+        SCRATCH.with_borrow_mut(|scratch| {
+            for block in spec.blocks(segment) {
+                let columns = block.columns.len();
+                let probabilities = sized(&mut scratch.probabilities, block.len * columns);
+                scores(serial, spec, &block, head, qkv, probabilities);
+                for (row, weights) in probabilities.chunks_mut(columns).enumerate() {
+                    let seen = spec.visible(block.position + row);
+                    let seen = seen.start - block.columns.start..seen.end - block.columns.start;
+                    let denominator = dispatch(serial, Softmax { scores: weights, seen: seen.clone() });
+                    // SAFETY: this task alone writes this token's row of this head.
+                    unsafe { lse.slice((block.token + row) * heads.query + head, 1)[0] = denominator };
+                    drop_weights(spec, &block, row, head, &mut weights[seen]);
+                }
+                let rows = sized(&mut scratch.rows, block.len * heads.dim);
+                weighted_values(serial, spec, &block, head, qkv, probabilities, rows);
+                for (row, values) in rows.chunks(heads.dim).enumerate() {
+                    let start = (block.token + row) * heads.width() + head * heads.dim;
+                    // SAFETY: as above.
+                    unsafe { out.slice(start, heads.dim) }.copy_from_slice(values);
+                }
+            }
+        });
+    });
+}
+
+/// `s q k^T` of a block, `(queries, columns)`.
+fn scores(exec: Exec, spec: &Attention<'_>, block: &QueryBlock, head: usize, qkv: &[f32], scores: &mut [f32]) {
+    let columns = block.columns.len();
+    let kv_head = head / (spec.heads.query / spec.heads.kv);
+    let q = spec.head(qkv, block.token, block.len, spec.q_column(head));
+    for run in block.runs.iter().filter(|run| run.len > 0) {
+        let k = spec.head(qkv, run.token, run.len, spec.k_column(kv_head)).t();
+        let part = ViewMut::strided(&mut scores[run.column..], block.len, run.len, columns);
+        matmul(exec, Onto::Overwrite, spec.scale, q, k, part);
+    }
+}
+
+/// `p v` of a block, `(queries, E)`.
+fn weighted_values(
+    exec: Exec,
+    spec: &Attention<'_>,
+    block: &QueryBlock,
+    head: usize,
+    qkv: &[f32],
+    weights: &[f32],
+    rows: &mut [f32],
+) {
+    let columns = block.columns.len();
+    let kv_head = head / (spec.heads.query / spec.heads.kv);
+    let mut onto = Onto::Overwrite;
+    for run in block.runs.iter().filter(|run| run.len > 0) {
+        let v = spec.head(qkv, run.token, run.len, spec.v_column(kv_head));
+        let part = View::strided(&weights[run.column..], block.len, run.len, columns);
+        matmul(exec, onto, 1.0, part, v, ViewMut::new(rows, block.len, spec.heads.dim));
+        onto = Onto::Add;
+    }
+}
+
+/// Index of the random number of a weight: head and query above, key below.
+fn dropout_index(spec: &Attention<'_>, block: &QueryBlock, row: usize, head: usize, column: usize) -> u64 {
+    let query = (head * spec.segments.tokens() + block.token + row) as u64;
+    (query << 32) | column as u64
+}
+
+/// Applies dropout to the visible weights of one row.
+fn drop_weights(spec: &Attention<'_>, block: &QueryBlock, row: usize, head: usize, weights: &mut [f32]) {
+    if spec.dropout > 0.0 {
+        let (threshold, scale) = (threshold(spec.dropout), 1.0 / (1.0 - spec.dropout));
+        let first = spec.visible(block.position + row).start;
+        for (column, weight) in weights.iter_mut().enumerate() {
+            let kept = keep(spec.dropout_key, dropout_index(spec, block, row, head, first + column), threshold);
+            *weight = if kept { *weight * scale } else { 0.0 };
+        }
+    }
+}
+
+/// Turns one row of scores into probabilities, zero outside `seen`; returns the log of the denominator.
+struct Softmax<'a> {
+    scores: &'a mut [f32],
+    seen: Range<usize>,
+}
+
+impl Kernel for Softmax<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let (before, rest) = self.scores.split_at_mut(self.seen.start);
+        let (seen, after) = rest.split_at_mut(self.seen.len());
+        before.fill(0.0);
+        after.fill(0.0);
+        let max = seen.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+        seen.iter_mut().for_each(|x| *x = exp(simd, *x - max));
+        let sum = sum_of(seen, |sum, x| sum + x);
+        let scale = 1.0 / sum;
+        seen.iter_mut().for_each(|x| *x *= scale);
+        max + sum.ln()
+    }
+}
+
+/// `d_qkv` from the gradient by the output.
+///
+/// Numbers, Panics, Source: as [`forward`]. `out` and `lse` are its results.
+pub fn backward(
+    exec: Exec,
+    spec: &Attention<'_>,
+    d_out: &[f32],
+    qkv: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    d_qkv: &mut [f32],
+) {
+    spec.assert_fits(qkv.len(), out.len(), lse.len());
+    assert!(d_out.len() == out.len() && d_qkv.len() == qkv.len(), "{} and {}", d_out.len(), d_qkv.len());
+    let (heads, segments) = (spec.heads, spec.segments.list());
+    let roots: Vec<usize> = (0..segments.len()).filter(|&s| segments[s].prefix.is_none()).collect();
+    let d_qkv = SharedMut::new(d_qkv);
+    for_each(exec, roots.len() * heads.kv, |task| {
+        let (root, kv_head) = (roots[task / heads.kv], task % heads.kv);
+        let family = || (0..segments.len()).filter(move |&s| s == root || segments[s].prefix == Some(root));
+        SCRATCH.with_borrow_mut(|scratch| {
+            let tokens: usize = family().map(|s| segments[s].len).sum();
+            sized(&mut scratch.d_keys, tokens * heads.dim).fill(0.0);
+            sized(&mut scratch.d_values, tokens * heads.dim).fill(0.0);
+            let mut own = 0;
+            for s in family() {
+                let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, own, d_out, qkv, out, lse };
+                pass.segment(segments[s], scratch, &d_qkv);
+                own += segments[s].len;
+            }
+            let mut row = 0;
+            for token in family().flat_map(|s| segments[s].start..segments[s].start + segments[s].len) {
+                let from = row * heads.dim..(row + 1) * heads.dim;
+                let start = token * heads.packed_width();
+                // SAFETY: this task alone writes this family's rows of this key/value head.
+                unsafe {
+                    let (k, v) = (start + spec.k_column(kv_head), start + spec.v_column(kv_head));
+                    d_qkv.slice(k, heads.dim).copy_from_slice(&scratch.d_keys[from.clone()]);
+                    d_qkv.slice(v, heads.dim).copy_from_slice(&scratch.d_values[from]);
+                }
+                row += 1;
+            }
+        });
+    });
+}
+
+/// The backward pass of one segment and key/value head.
+struct BackwardPass<'a> {
+    exec: Exec,
+    spec: &'a Attention<'a>,
+    kv_head: usize,
+    /// Row of the segment's first token in the family's key and value gradients; the prefix's rows come first.
+    own: usize,
+    d_out: &'a [f32],
+    qkv: &'a [f32],
+    out: &'a [f32],
+    lse: &'a [f32],
+}
+
+impl BackwardPass<'_> {
+    fn segment(&self, segment: Segment, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
+        let group = self.spec.heads.query / self.spec.heads.kv;
+        for head in self.kv_head * group..(self.kv_head + 1) * group {
+            for block in self.spec.blocks(segment) {
+                self.block(segment, &block, head, scratch, d_qkv);
+            }
+        }
+    }
+
+    fn block(
+        &self,
+        segment: Segment,
+        block: &QueryBlock,
+        head: usize,
+        scratch: &mut Scratch,
+        d_qkv: &SharedMut<'_, f32>,
+    ) {
+        let (spec, exec, heads) = (self.spec, self.exec, self.spec.heads);
+        let (dim, width, columns) = (heads.dim, heads.width(), block.columns.len());
+        let probabilities = sized(&mut scratch.probabilities, block.len * columns);
+        scores(exec, spec, block, head, self.qkv, probabilities);
+        let d_scores = sized(&mut scratch.d_scores, block.len * columns);
+        let d_rows = View::strided(&self.d_out[block.token * width + head * dim..], block.len, dim, width);
+        for run in block.runs.iter().filter(|run| run.len > 0) {
+            let v = spec.head(self.qkv, run.token, run.len, spec.v_column(self.kv_head)).t();
+            let part = ViewMut::strided(&mut d_scores[run.column..], block.len, run.len, columns);
+            matmul(exec, Onto::Overwrite, 1.0, d_rows, v, part);
+        }
+        for row in 0..block.len {
+            let token = block.token + row;
+            let at = token * width + head * dim..token * width + (head + 1) * dim;
+            let delta: f32 = self.d_out[at.clone()].iter().zip(&self.out[at]).map(|(d, o)| d * o).sum();
+            let seen = spec.visible(block.position + row);
+            let seen = seen.start - block.columns.start..seen.end - block.columns.start;
+            let part = row * columns..(row + 1) * columns;
+            let (p, d) = (&mut probabilities[part.clone()], &mut d_scores[part]);
+            let lse = self.lse[token * heads.query + head];
+            drop_weights(spec, block, row, head, &mut d[seen.clone()]);
+            dispatch(exec, SoftmaxBackward { p, d, seen: seen.clone(), lse, delta });
+            drop_weights(spec, block, row, head, &mut p[seen]);
+        }
+        for run in block.runs.iter().filter(|run| run.len > 0) {
+            // Rows of the family's buffers: a prefix's come first, at its own positions.
+            let first = if run.column == 0 && segment.prefix.is_some() && run.token < segment.start {
+                block.columns.start
+            } else {
+                self.own + run.token - segment.start
+            };
+            let rows = first * dim..(first + run.len) * dim;
+            let p = View::strided(&probabilities[run.column..], block.len, run.len, columns).t();
+            let d = View::strided(&d_scores[run.column..], block.len, run.len, columns).t();
+            let q = spec.head(self.qkv, block.token, block.len, spec.q_column(head));
+            let d_values = ViewMut::new(&mut scratch.d_values[rows.clone()], run.len, dim);
+            matmul(exec, Onto::Add, 1.0, p, d_rows, d_values);
+            matmul(exec, Onto::Add, spec.scale, d, q, ViewMut::new(&mut scratch.d_keys[rows], run.len, dim));
+        }
+        let d_queries = sized(&mut scratch.d_rows, block.len * dim);
+        let mut onto = Onto::Overwrite;
+        for run in block.runs.iter().filter(|run| run.len > 0) {
+            let k = spec.head(self.qkv, run.token, run.len, spec.k_column(self.kv_head));
+            let d = View::strided(&d_scores[run.column..], block.len, run.len, columns);
+            matmul(exec, onto, spec.scale, d, k, ViewMut::new(d_queries, block.len, dim));
+            onto = Onto::Add;
+        }
+        for (row, d_query) in d_queries.chunks(dim).enumerate() {
+            let start = (block.token + row) * heads.packed_width() + spec.q_column(head);
+            // SAFETY: this task alone writes this segment's rows of this query head.
+            unsafe { d_qkv.slice(start, dim) }.copy_from_slice(d_query);
+        }
+    }
+}
+
+/// Turns one row of scores `p` into probabilities and `d`, their gradient, into the scores' gradient without the scale.
+struct SoftmaxBackward<'a> {
+    p: &'a mut [f32],
+    d: &'a mut [f32],
+    seen: Range<usize>,
+    lse: f32,
+    delta: f32,
+}
+
+impl Kernel for SoftmaxBackward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for row in [&mut *self.p, &mut *self.d] {
+            row[..self.seen.start].fill(0.0);
+            row[self.seen.end..].fill(0.0);
+        }
+        let pairs = self.p[self.seen.clone()].iter_mut().zip(&mut self.d[self.seen]);
+        pairs.for_each(|(p, d)| {
+            *p = exp(simd, *p - self.lse);
+            *d = *p * (*d - self.delta);
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "attention_tests.rs"]
+mod tests;
+
+/// The formulas in f64, one query at a time, with dropout.
+pub mod reference {
+    use super::Attention;
+    use crate::dropout::{keep, threshold};
+
+    /// Packed index of every key that the query `row` of segment `s` sees, in order, with its position.
+    fn keys(spec: &Attention<'_>, s: usize, row: usize) -> Vec<(usize, usize)> {
+        let segment = spec.segments.list()[s];
+        let prefix = segment.prefix.map(|prefix| spec.segments.list()[prefix].start);
+        let token = |position: usize| match prefix {
+            Some(start) if position < segment.position => start + position,
+            _ => segment.start + position - segment.position,
+        };
+        spec.visible(segment.position + row).map(|position| (token(position), position)).collect()
+    }
+
+    /// Runs `visit(query token, head, keys, probabilities, dropped factors)` for every query and head.
+    fn for_each_query(
+        spec: &Attention<'_>,
+        qkv: &[f64],
+        mut visit: impl FnMut(usize, usize, &[usize], &[f64], &[f64]),
+    ) {
+        let (width, dim) = (spec.heads.packed_width(), spec.heads.dim);
+        for (s, segment) in spec.segments.list().iter().enumerate() {
+            for (row, head) in (0..segment.len).flat_map(|row| (0..spec.heads.query).map(move |head| (row, head))) {
+                let token = segment.start + row;
+                let kv_head = head / (spec.heads.query / spec.heads.kv);
+                let keys = keys(spec, s, row);
+                let score = |key: usize| {
+                    let (q, k) = (token * width + spec.q_column(head), key * width + spec.k_column(kv_head));
+                    f64::from(spec.scale) * (0..dim).map(|e| qkv[q + e] * qkv[k + e]).sum::<f64>()
+                };
+                let exps: Vec<f64> = keys.iter().map(|&(key, _)| score(key).exp()).collect();
+                let sum: f64 = exps.iter().sum();
+                let p: Vec<f64> = exps.iter().map(|e| e / sum).collect();
+                let factor = |position: usize| {
+                    let query = (head * spec.segments.tokens() + token) as u64;
+                    let kept = keep(spec.dropout_key, (query << 32) | position as u64, threshold(spec.dropout));
+                    if spec.dropout == 0.0 || kept { 1.0 / (1.0 - f64::from(spec.dropout)) } else { 0.0 }
+                };
+                let factors: Vec<f64> = keys.iter().map(|&(_, position)| factor(position)).collect();
+                visit(token, head, &keys.iter().map(|&(key, _)| key).collect::<Vec<_>>(), &p, &factors);
+            }
+        }
+    }
+
+    /// The output, `(N, H E)`.
+    pub fn forward(spec: &Attention<'_>, qkv: &[f64]) -> Vec<f64> {
+        let (width, dim) = (spec.heads.packed_width(), spec.heads.dim);
+        let mut out = vec![0.0; spec.segments.tokens() * spec.heads.width()];
+        for_each_query(spec, qkv, |token, head, keys, p, factors| {
+            let v_column = spec.v_column(head / (spec.heads.query / spec.heads.kv));
+            for ((key, p), factor) in keys.iter().zip(p).zip(factors) {
+                for e in 0..dim {
+                    out[token * spec.heads.width() + head * dim + e] += p * factor * qkv[key * width + v_column + e];
+                }
+            }
+        });
+        out
+    }
+
+    /// `d_qkv`.
+    pub fn backward(spec: &Attention<'_>, d_out: &[f64], qkv: &[f64]) -> Vec<f64> {
+        let (width, dim, scale) = (spec.heads.packed_width(), spec.heads.dim, f64::from(spec.scale));
+        let mut d_qkv = vec![0.0; qkv.len()];
+        for_each_query(spec, qkv, |token, head, keys, p, factors| {
+            let kv_head = head / (spec.heads.query / spec.heads.kv);
+            let d_o = &d_out[token * spec.heads.width() + head * dim..][..dim];
+            let value = |key: usize| key * width + spec.v_column(kv_head);
+            let d_p = |j: usize| factors[j] * (0..dim).map(|e| d_o[e] * qkv[value(keys[j]) + e]).sum::<f64>();
+            let delta: f64 = (0..keys.len()).map(|j| p[j] * d_p(j)).sum();
+            for (j, &key) in keys.iter().enumerate() {
+                let d_s = scale * p[j] * (d_p(j) - delta);
+                let (q, k) = (token * width + spec.q_column(head), key * width + spec.k_column(kv_head));
+                for e in 0..dim {
+                    d_qkv[q + e] += d_s * qkv[k + e];
+                    d_qkv[k + e] += d_s * qkv[q + e];
+                    d_qkv[value(key) + e] += p[j] * factors[j] * d_o[e];
+                }
+            }
+        });
+        d_qkv
+    }
+}

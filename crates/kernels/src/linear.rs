@@ -1,0 +1,149 @@
+//! The linear layer: `y = x W^T + b`.
+//!
+//! Backward: `d_x = d_y W`, `d_W = d_y^T x`, `d_b = sum over rows of d_y`.
+//!
+//! Shapes: `x` is `(N, in)`, `W` `(out, in)`, `b` `(out)`, `y` `(N, out)`, all row-major.
+//! Source: any textbook; the layout of `W` is PyTorch's `nn.Linear`.
+
+use crate::exec::Exec;
+use crate::matmul::{Onto, View, ViewMut, matmul};
+use crate::parallel::for_each_chunk;
+
+/// Columns of a bias gradient that one task sums.
+const BIAS_COLUMNS: usize = 64;
+
+/// `y = x W^T + b`. `out` is the number of rows of `weight`.
+///
+/// Numbers: f32 sums; the bias is added last. Same bits for any number of threads.
+/// Panics: if the lengths do not fit together.
+/// Source: see the file's head.
+pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: usize, y: &mut [f32]) {
+    let (n, inputs) = sizes(y.len(), weight.len(), out);
+    let onto = match bias {
+        None => Onto::Overwrite,
+        Some(bias) => {
+            assert_eq!(bias.len(), out, "bias of a layer with {out} outputs");
+            let rows = 16_384_usize.div_ceil(out.max(1));
+            for_each_chunk(exec, y, (rows * out).max(1), |_, y| {
+                y.chunks_mut(out).for_each(|y| y.copy_from_slice(bias))
+            });
+            Onto::Add
+        }
+    };
+    let weight = View::new(weight, out, inputs).t();
+    matmul(exec, onto, 1.0, View::new(x, n, inputs), weight, ViewMut::new(y, n, out));
+}
+
+/// `d_x = d_y W`.
+///
+/// Numbers, Panics, Source: as [`forward`].
+pub fn backward_input(exec: Exec, d_y: &[f32], weight: &[f32], out: usize, d_x: &mut [f32]) {
+    let (n, inputs) = sizes(d_y.len(), weight.len(), out);
+    let weight = View::new(weight, out, inputs);
+    matmul(exec, Onto::Overwrite, 1.0, View::new(d_y, n, out), weight, ViewMut::new(d_x, n, inputs));
+}
+
+/// `d_W = d_y^T x`.
+///
+/// Numbers, Panics, Source: as [`forward`].
+pub fn backward_weight(exec: Exec, d_y: &[f32], x: &[f32], out: usize, d_weight: &mut [f32]) {
+    let (n, inputs) = sizes(d_y.len(), d_weight.len(), out);
+    let d_y = View::new(d_y, n, out).t();
+    matmul(exec, Onto::Overwrite, 1.0, d_y, View::new(x, n, inputs), ViewMut::new(d_weight, out, inputs));
+}
+
+/// `d_b = sum over rows of d_y`; the number of outputs is `d_bias.len()`.
+///
+/// Numbers: f32 sums in the order of the rows. Same bits for any number of threads.
+/// Panics: if `d_y` does not hold whole rows.
+/// Source: see the file's head.
+pub fn backward_bias(exec: Exec, d_y: &[f32], d_bias: &mut [f32]) {
+    let out = d_bias.len();
+    assert!(out > 0 && d_y.len().is_multiple_of(out), "{} elements in rows of {out}", d_y.len());
+    for_each_chunk(exec, d_bias, BIAS_COLUMNS, |index, d_bias| {
+        d_bias.fill(0.0);
+        for row in d_y.chunks(out) {
+            let row = &row[index * BIAS_COLUMNS..][..d_bias.len()];
+            d_bias.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+    });
+}
+
+/// Rows and inputs of a layer whose result has `results` elements.
+fn sizes(results: usize, weights: usize, out: usize) -> (usize, usize) {
+    let whole = out > 0 && results.is_multiple_of(out) && weights.is_multiple_of(out);
+    assert!(whole, "{results} results and {weights} weights of a layer with {out} outputs");
+    (results / out, weights / out)
+}
+
+/// The formulas in f64.
+pub mod reference {
+    /// `y = x W^T + b`.
+    pub fn forward(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+        let (out, inputs) = (bias.len(), weight.len() / bias.len());
+        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        x.chunks(inputs)
+            .flat_map(|x| (0..out).map(move |o| bias[o] + dot(x, &weight[o * inputs..][..inputs])))
+            .collect()
+    }
+
+    /// `(d_x, d_W, d_b)`.
+    pub fn backward(d_y: &[f64], x: &[f64], weight: &[f64], out: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let inputs = weight.len() / out;
+        let (mut d_x, mut d_w, mut d_b) = (vec![0.0; x.len()], vec![0.0; weight.len()], vec![0.0; out]);
+        for (index, d) in d_y.iter().enumerate() {
+            let (n, o) = (index / out, index % out);
+            d_b[o] += d;
+            for i in 0..inputs {
+                d_x[n * inputs + i] += d * weight[o * inputs + i];
+                d_w[o * inputs + i] += d * x[n * inputs + i];
+            }
+        }
+        (d_x, d_w, d_b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check_fast, grad_gap, test_input, wide};
+
+    #[test]
+    fn the_reference_has_the_worked_out_values() {
+        // [1 2] [3 4]^T + 5 = 3 + 8 + 5 = 16; [1 2] [-1 1]^T + 0 = 1.
+        assert_eq!(reference::forward(&[1.0, 2.0], &[3.0, 4.0, -1.0, 1.0], &[5.0, 0.0]), [16.0, 1.0]);
+    }
+
+    #[test]
+    fn backward_is_the_derivative_of_forward() {
+        let (n, inputs, out) = (3, 4, 5);
+        let (x, w) = (wide(&test_input(n * inputs, 1)), wide(&test_input(out * inputs, 2)));
+        let (b, d_y) = (wide(&test_input(out, 3)), wide(&test_input(n * out, 4)));
+        let loss = |x: &[f64], w: &[f64], b: &[f64]| {
+            reference::forward(x, w, b).iter().zip(&d_y).map(|(y, d)| y * d).sum::<f64>()
+        };
+        let (d_x, d_w, d_b) = reference::backward(&d_y, &x, &w, out);
+        assert!(grad_gap(|x| loss(x, &w, &b), &x, &d_x) < 1e-6);
+        assert!(grad_gap(|w| loss(&x, w, &b), &w, &d_w) < 1e-6);
+        assert!(grad_gap(|b| loss(&x, &w, b), &b, &d_b) < 1e-6);
+    }
+
+    #[test]
+    fn the_fast_path_equals_the_reference() {
+        for (n, inputs, out) in [(1, 1, 1), (5, 7, 9), (65, 33, 130), (0, 3, 2)] {
+            let (x, w) = (test_input(n * inputs, 1), test_input(out * inputs, 2));
+            let (b, d) = (test_input(out, 3), test_input(n * out, 4));
+            let run = |exec| {
+                let (mut y, mut d_x) = (vec![f32::NAN; n * out], vec![f32::NAN; n * inputs]);
+                let (mut d_w, mut d_b) = (vec![f32::NAN; out * inputs], vec![f32::NAN; out]);
+                forward(exec, &x, &w, Some(&b), out, &mut y);
+                backward_input(exec, &d, &w, out, &mut d_x);
+                backward_weight(exec, &d, &x, out, &mut d_w);
+                backward_bias(exec, &d, &mut d_b);
+                vec![y, d_x, d_w, d_b]
+            };
+            let (d_x, d_w, d_b) = reference::backward(&wide(&d), &wide(&x), &wide(&w), out);
+            check_fast("linear", run, &[reference::forward(&wide(&x), &wide(&w), &wide(&b)), d_x, d_w, d_b], 2e-6);
+        }
+    }
+}
