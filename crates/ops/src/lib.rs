@@ -1,1 +1,33 @@
-//! cavy.
+//! The kernels of `cavy-kernels` as differentiable operations on Burn tensors.
+//!
+//! Every operation has two bodies. On the CPU (Burn's Flex, with or without autodiff) it is one fused kernel with
+//! a hand-written backward pass. On any other device it is composed of Burn's own tensor operations, which
+//! differentiate themselves. The tests hold the two equal, values and gradients.
+//!
+//! Shapes: `N` tokens of all sequences on one packed axis, `D` hidden, `H` query heads, `K` key/value heads,
+//! `E` head dimension, `V` vocabulary. A linear layer's weight is `(out, in)`.
+
+mod attention;
+mod cpu;
+mod embedding;
+mod head;
+mod linear;
+mod norm;
+mod optimizer;
+mod pointwise;
+mod rope;
+
+pub use attention::{AttentionSpec, attention};
+pub use cavy_kernels as kernels;
+pub use cavy_kernels::attention::Heads;
+pub use cavy_kernels::gelu::Gelu;
+pub use cavy_kernels::segments::{Segment, Segments};
+pub use cavy_kernels::{Exec, Isa};
+pub use cpu::{composed_everywhere, exec, set_exec};
+pub use embedding::{TiedGradient, embedding, embedding_tied};
+pub use head::{CrossEntropy, linear_cross_entropy, token_logprobs};
+pub use linear::linear;
+pub use norm::{layer_norm, rms_norm};
+pub use optimizer::{adamw_step, gradient_stats};
+pub use pointwise::{dropout, gelu, swiglu};
+pub use rope::rope;

@@ -1,0 +1,72 @@
+//! The linear layer.
+
+use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice};
+use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
+use cavy_kernels::linear;
+
+/// `y = x W^T + b`.
+///
+/// Shapes: `x` is `(N, in)`, `weight` `(out, in)`, `bias` `(out)`, the result `(N, out)`.
+/// Frozen inputs cost no gradient.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if !is_fused(&x) {
+        let y = x.matmul(weight.transpose());
+        return match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        };
+    }
+    match bias {
+        Some(bias) => apply(Linear, [Input::of(x), Input::of(weight), Input::of(bias)]),
+        None => apply(Linear, [Input::of(x), Input::of(weight)]),
+    }
+}
+
+#[derive(Debug)]
+struct Linear;
+
+/// Input where the weight is tracked, weight where the input is.
+type Saved = (Option<FlexTensor>, Option<FlexTensor>);
+
+fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<&FlexTensor>, tracked: [bool; 2]) -> (FlexTensor, Saved) {
+    let ([n, _], [out, _]) = (dims::<2>(&x), dims::<2>(&weight));
+    let y = filled([n, out], |y| linear::forward(exec(), slice(&x), slice(&weight), bias.map(slice), out, y));
+    (y, (tracked[1].then_some(x), tracked[0].then_some(weight)))
+}
+
+fn backward(d_y: &FlexTensor, (x, weight): Saved) -> [Option<FlexTensor>; 2] {
+    let [n, out] = dims(d_y);
+    let d_x = weight.map(|weight| {
+        let [_, inputs] = dims(&weight);
+        filled([n, inputs], |d_x| linear::backward_input(exec(), slice(d_y), slice(&weight), out, d_x))
+    });
+    let d_weight = x.map(|x| {
+        let [_, inputs] = dims(&x);
+        filled([out, inputs], |d_w| linear::backward_weight(exec(), slice(d_y), slice(&x), out, d_w))
+    });
+    [d_x, d_weight]
+}
+
+impl CpuOp<2> for Linear {
+    type Saved = Saved;
+    fn forward(&self, [x, weight]: [FlexTensor; 2], tracked: [bool; 2]) -> (FlexTensor, Saved) {
+        forward(x, weight, None, tracked)
+    }
+    fn backward(self, d_y: FlexTensor, saved: Saved, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        backward(&d_y, saved)
+    }
+}
+
+impl CpuOp<3> for Linear {
+    type Saved = Saved;
+    fn forward(&self, [x, weight, bias]: [FlexTensor; 3], tracked: [bool; 3]) -> (FlexTensor, Saved) {
+        forward(x, weight, Some(&bias), [tracked[0], tracked[1]])
+    }
+    fn backward(self, d_y: FlexTensor, saved: Saved, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let [_, out] = dims::<2>(&d_y);
+        let d_bias = filled_if(wanted[2], [out], |d_b| linear::backward_bias(exec(), slice(&d_y), d_b));
+        let [d_x, d_weight] = backward(&d_y, saved);
+        [d_x, d_weight, d_bias]
+    }
+}
