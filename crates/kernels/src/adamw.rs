@@ -143,6 +143,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::testing::{check_fast, test_input, wide};
 
     /// Parameter, m and v after `steps` steps from zero moments; step `t` has the gradient `test_input(n, 10 + t)`.
@@ -208,5 +209,30 @@ mod tests {
     #[should_panic(expected = "the first step of AdamW is 1")]
     fn step_zero_is_refused() {
         step(Exec::new(1), &AdamW::default(), 0, 1.0, &mut [], &[], &mut [], &mut []);
+    }
+
+    /// Largest gap between two tensors, relative to the largest value of the second. NaN if either holds one.
+    fn gap(got: &[f32], want: &[f64]) -> f64 {
+        let worst = |gaps: &mut dyn Iterator<Item = f64>| gaps.fold(0.0, |max, gap| if gap <= max { max } else { gap });
+        let scale = worst(&mut want.iter().map(|x| x.abs()));
+        worst(&mut got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).abs())) / scale
+    }
+
+    #[test]
+    fn ten_steps_equal_pytorchs_which_a_missing_decay_would_not() {
+        let golden = Golden::read("adamw");
+        let tuned = AdamW { lr: 0.01, beta2: 0.95, weight_decay: 0.1, ..AdamW::default() };
+        for (case, settings) in [("default", AdamW::default()), ("tuned", tuned)] {
+            let state = run_steps(Exec::new(2), &settings, 10, 1.0, 33);
+            for (name, got) in ["param", "m", "v"].iter().zip(&state) {
+                let gap = gap(got, &golden.values(&format!("{case}.{name}")));
+                assert!(gap <= 1e-6, "{case}.{name}: gap {gap:e}");
+            }
+        }
+        // The smallest effect the test is about is 50 times its bound.
+        let undecayed = AdamW { weight_decay: 0.0, ..AdamW::default() };
+        let state = run_steps(Exec::new(2), &undecayed, 10, 1.0, 33);
+        assert!(gap(&state[0], &golden.values("undecayed.param")) <= 1e-6);
+        assert!(gap(&state[0], &golden.values("default.param")) > 5e-5);
     }
 }

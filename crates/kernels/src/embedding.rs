@@ -93,6 +93,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::lanes::TASK_ELEMENTS;
     use crate::testing::{check_fast, grad_gap, test_input, test_input_f64, weighted_sum, wide};
 
@@ -152,5 +153,16 @@ mod tests {
     #[should_panic(expected = "token 0 has the id 9, the vocabulary has 2 entries")]
     fn an_id_beyond_the_vocabulary_is_named_in_the_backward_pass() {
         backward_add(Exec::new(1), &[0.0; 4], 2, &[9, 1], &mut [0.0; 4]);
+    }
+
+    #[test]
+    fn outputs_and_gradients_equal_pytorchs() {
+        let golden = Golden::read("embedding");
+        let ids = [3, 0, 3, 10, 7, 3];
+        let (mut y, mut d_weight) = ([0.0; 6 * 5], [0.0; 11 * 5]);
+        forward(Exec::new(2), &test_input(11 * 5, 1), 5, &ids, &mut y);
+        backward_add(Exec::new(2), &test_input(6 * 5, 2), 5, &ids, &mut d_weight);
+        golden.check("y", &y, 0.0);
+        golden.check("d_weight", &d_weight, 2e-7);
     }
 }

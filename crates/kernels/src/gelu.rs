@@ -141,6 +141,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::testing::{check_fast, grad_gap, test_input, wide};
 
     const FORMS: [Gelu; 2] = [Gelu::Tanh, Gelu::Erf];
@@ -194,6 +195,19 @@ mod tests {
             let mut d_x = [0.0; 3];
             backward(Exec::new(1), form, &[1.0, 1.0, 1.0], &[1e4, -1e4, f32::NAN], &mut d_x);
             assert!(d_x[0] == 1.0 && d_x[1] == 0.0 && d_x[2].is_nan());
+        }
+    }
+
+    #[test]
+    fn outputs_and_gradients_equal_pytorchs() {
+        let golden = Golden::read("gelu");
+        let x: Vec<f32> = test_input(101, 1).iter().map(|x| 16.0 * x).collect();
+        for (form, name) in FORMS.into_iter().zip(["tanh", "erf"]) {
+            let [mut y, mut d_x] = [[0.0; 101]; 2];
+            forward(Exec::new(2), form, &x, &mut y);
+            backward(Exec::new(2), form, &test_input(101, 2), &x, &mut d_x);
+            golden.check(&format!("y_{name}"), &y, 5e-7);
+            golden.check(&format!("d_x_{name}"), &d_x, 5e-7);
         }
     }
 }

@@ -235,6 +235,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::lanes::TASK_ELEMENTS;
     use crate::testing::{check_fast, grad_gap, test_input, test_input_f64, weighted_sum, wide};
 
@@ -305,5 +306,21 @@ mod tests {
         let (mut y, mut mean, mut rstd) = (vec![0.0; 64], [0.0], [0.0]);
         forward(Exec::new(1), &x, &[1.0; 64], None, 0.0, &mut y, &mut mean, &mut rstd);
         assert!((mean[0], rstd[0]) == (1000.5, 2.0) && y[..2] == [-1.0, 1.0]);
+    }
+
+    #[test]
+    fn outputs_and_gradients_equal_pytorchs() {
+        let golden = Golden::read("layer_norm");
+        let x: Vec<f32> = test_input(6 * 19, 1).iter().map(|x| 2.0 * x).collect();
+        let (gamma, beta, d_y) = (test_input(19, 2), test_input(19, 3), test_input(6 * 19, 4));
+        let exec = Exec::new(2);
+        let ([mut y, mut d_x], [mut mean, mut rstd]) = ([[0.0; 6 * 19]; 2], [[0.0; 6]; 2]);
+        let [mut d_gamma, mut d_beta] = [[0.0; 19]; 2];
+        forward(exec, &x, &gamma, Some(&beta), EPS, &mut y, &mut mean, &mut rstd);
+        backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut d_x, Some(&mut d_gamma), Some(&mut d_beta));
+        golden.check("y", &y, 1e-6);
+        golden.check("d_x", &d_x, 1e-6);
+        golden.check("d_gamma", &d_gamma, 1e-6);
+        golden.check("d_beta", &d_beta, 1e-6);
     }
 }

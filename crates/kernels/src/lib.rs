@@ -11,6 +11,8 @@ pub mod dropout;
 pub mod embedding;
 pub mod exec;
 pub mod gelu;
+#[cfg(test)]
+mod golden;
 pub mod grad_norm;
 pub mod head;
 mod lanes;

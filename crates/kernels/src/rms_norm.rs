@@ -165,6 +165,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::lanes::TASK_ELEMENTS;
     use crate::testing::{check_fast, grad_gap, test_input, test_input_f64, weighted_sum, wide};
 
@@ -211,5 +212,19 @@ mod tests {
             let (d_x, d_gamma) = reference::backward(&d_y, &x, &gamma, &rstd);
             check_fast(&format!("{n} x {dim}"), run, &[y, rstd, d_x, d_gamma], 4e-6);
         }
+    }
+
+    #[test]
+    fn outputs_and_gradients_equal_pytorchs() {
+        let golden = Golden::read("rms_norm");
+        let x: Vec<f32> = test_input(6 * 19, 1).iter().map(|x| 2.0 * x).collect();
+        let (gamma, d_y) = (test_input(19, 2), test_input(6 * 19, 4));
+        let exec = Exec::new(2);
+        let ([mut y, mut d_x], mut rstd, mut d_gamma) = ([[0.0; 6 * 19]; 2], [0.0; 6], [0.0; 19]);
+        forward(exec, &x, &gamma, EPS, &mut y, &mut rstd);
+        backward(exec, &d_y, &x, &gamma, &rstd, &mut d_x, Some(&mut d_gamma));
+        golden.check("y", &y, 1e-6);
+        golden.check("d_x", &d_x, 1e-6);
+        golden.check("d_gamma", &d_gamma, 1e-6);
     }
 }

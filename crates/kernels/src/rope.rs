@@ -112,6 +112,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::lanes::TASK_ELEMENTS;
     use crate::testing::{check_fast, grad_gap, test_input, test_input_f64, weighted_sum, wide};
 
@@ -173,5 +174,16 @@ mod tests {
         let near = product(7, 4);
         assert!((near - product(90_007, 90_004)).abs() < 2e-6);
         assert!((near - product(8, 4)).abs() > 1e-2);
+    }
+
+    #[test]
+    fn outputs_and_gradients_equal_pytorchs() {
+        let golden = Golden::read("rope");
+        let (positions, freq) = ([0, 1, 2, 5, 100, 100_000], inv_freq(8, 10_000.0));
+        let [mut y, mut d_x] = [[0.0; 6 * 24]; 2];
+        rotate(Exec::new(2), &test_input(6 * 24, 1), 3, &positions, &freq, &mut y);
+        rotate_back(Exec::new(2), &test_input(6 * 24, 2), 3, &positions, &freq, &mut d_x);
+        golden.check("y", &y, 2.5e-7);
+        golden.check("d_x", &d_x, 2.5e-7);
     }
 }

@@ -93,6 +93,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::Golden;
     use crate::testing::{check_fast, grad_gap, test_input, test_input_f64, wide};
 
     #[test]
@@ -142,5 +143,18 @@ mod tests {
         backward(Exec::new(1), &[1.0; 3], &gate, &up, &mut d_gate, &mut d_up);
         assert!(y[..2] == [0.0, 3e4] && d_gate[..2] == [0.0, 3.0] && d_up[..2] == [0.0, 1e4]);
         assert!(y[2].is_nan() && d_gate[2].is_nan() && d_up[2].is_nan());
+    }
+
+    #[test]
+    fn outputs_and_gradients_equal_pytorchs() {
+        let golden = Golden::read("swiglu");
+        let gate: Vec<f32> = test_input(101, 1).iter().map(|x| 16.0 * x).collect();
+        let (up, d_y) = (test_input(101, 2), test_input(101, 3));
+        let [mut y, mut d_gate, mut d_up] = [[0.0; 101]; 3];
+        forward(Exec::new(2), &gate, &up, &mut y);
+        backward(Exec::new(2), &d_y, &gate, &up, &mut d_gate, &mut d_up);
+        golden.check("y", &y, 5e-7);
+        golden.check("d_gate", &d_gate, 5e-7);
+        golden.check("d_up", &d_up, 5e-7);
     }
 }
