@@ -1,0 +1,302 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! `checkpoints/step-N/` is a Hugging Face directory (`config.json`, `model.safetensors`, `tokenizer.json`) with two more
+//! files: `optimizer.safetensors`, the moments, and `state.json`, the counters, the settings, how long the logs were,
+//! and the fingerprint of every other file. The learning rate, the order of the data and dropout follow from the
+//! number of the step, so there is no other state.
+//!
+//! A checkpoint is written under another name, brought to the disk, and then renamed: where the name is, the checkpoint
+//! is whole.
+
+use crate::data::DataFingerprint;
+use crate::files::{Fingerprint, sync_folder, write_atomically, write_error};
+use crate::optimizer::Optimizer;
+use crate::{PretrainSettings, TrainError};
+use burn::tensor::Device;
+use cavy_model::Gpt2;
+use cavy_text::Tokenizer;
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of `state.json`.
+const VERSION: u32 = 1;
+const STATE: &str = "state.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// Ending of the names under which checkpoints are written and deleted.
+const PARTIAL: &str = ".partial";
+
+/// Settings that may differ between a run and its continuation: they change neither weights nor data. What the paths of
+/// the text hold is compared by fingerprint.
+const FREE: [&str; 15] = [
+    "out",
+    "threads",
+    "data",
+    "val_data",
+    "text_key",
+    "eval_freq",
+    "eval_iter",
+    "sample_every",
+    "start_context",
+    "sample_tokens",
+    "temperature",
+    "top_k",
+    "save_every",
+    "keep_last",
+    "log_every",
+];
+
+/// Counters of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done, skipped ones included.
+    pub step: usize,
+    /// Updates done by the optimizer.
+    pub updates: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Steps that were skipped.
+    pub skipped_steps: usize,
+    /// Those at the end, in a row.
+    pub skipped_in_a_row: usize,
+    /// Steps whose gradients were clipped.
+    pub clipped_steps: usize,
+    /// Lowest validation loss and the step it was measured at.
+    pub best: Option<(f64, usize)>,
+    /// Validation loss, if it was measured at this very step.
+    pub val_loss: Option<f64>,
+    /// Length of `metrics.jsonl`.
+    pub metrics_bytes: u64,
+    /// Length of `samples.jsonl`.
+    pub samples_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    version: u32,
+    progress: Progress,
+    data: DataFingerprint,
+    /// As TOML, whose numbers come back as they were.
+    settings: String,
+    files: BTreeMap<String, Fingerprint>,
+}
+
+/// What a checkpoint is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// The run's settings.
+    pub settings: &'a PretrainSettings,
+    /// Which data it learns from.
+    pub data: &'a DataFingerprint,
+    /// Saved along, so that the checkpoint can be used on its own.
+    pub tokenizer: &'a Tokenizer,
+    /// The counters.
+    pub progress: &'a Progress,
+    /// The weights.
+    pub model: &'a Gpt2,
+    /// The moments.
+    pub optimizer: &'a Optimizer,
+}
+
+/// The folder of the checkpoint at `step`.
+pub fn folder(run_dir: &Path, step: usize) -> PathBuf {
+    run_dir.join("checkpoints").join(format!("step-{step}"))
+}
+
+/// Steps of the checkpoints in `run_dir`, in order.
+///
+/// Errors: a folder that cannot be read.
+pub fn list(run_dir: &Path) -> Result<Vec<usize>, TrainError> {
+    let path = run_dir.join("checkpoints");
+    let mut steps = Vec::new();
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(steps),
+        Err(source) => return Err(TrainError::Read { path, source }),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|source| TrainError::Read { path: path.clone(), source })?;
+        let name = entry.file_name();
+        steps.extend(name.to_str().and_then(|name| name.strip_prefix("step-")).and_then(|n| n.parse::<usize>().ok()));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Writes a checkpoint and then deletes those that are neither among the last `keep_last` nor the best.
+///
+/// Errors: the disk's, with the path. Earlier checkpoints are whole then.
+pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>) -> Result<PathBuf, TrainError> {
+    let target = folder(run_dir, snapshot.progress.step);
+    let parent = run_dir.join("checkpoints");
+    let partial = parent.join(format!("step-{}{PARTIAL}", snapshot.progress.step));
+    remove(&partial)?;
+    let written = write(&partial, snapshot);
+    if written.is_err() {
+        // The first error is the one to report, whether or not the clearing up succeeds.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written?;
+    remove(&target)?;
+    fs::rename(&partial, &target).map_err(write_error(&target))?;
+    sync_folder(&parent)?;
+    prune(run_dir, snapshot.settings.keep_last)?;
+    Ok(target)
+}
+
+fn write(partial: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    fs::create_dir_all(partial).map_err(write_error(partial))?;
+    snapshot.model.save(partial)?;
+    snapshot.optimizer.save(&partial.join(OPTIMIZER))?;
+    snapshot.tokenizer.save(partial.join("tokenizer.json"))?;
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(partial).map_err(write_error(partial))? {
+        let entry = entry.map_err(write_error(partial))?;
+        let path = entry.path();
+        let fingerprint = Fingerprint::of_file(&path).map_err(write_error(&path))?;
+        files.insert(entry.file_name().to_string_lossy().into_owned(), fingerprint);
+    }
+    let state = State {
+        version: VERSION,
+        progress: snapshot.progress.clone(),
+        data: snapshot.data.clone(),
+        settings: snapshot.settings.to_table().to_string(),
+        files,
+    };
+    let path = partial.join(STATE);
+    let json = serde_json::to_vec_pretty(&state).map_err(|error| write_error(&path)(error.into()))?;
+    write_atomically(&path, &json)?;
+    sync_folder(partial)
+}
+
+/// Deletes a checkpoint. It loses its name first, so that half of one is never found under it.
+fn remove(path: &Path) -> Result<(), TrainError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut gone = path.as_os_str().to_owned();
+    gone.push(".old");
+    fs::rename(path, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(write_error(path))
+}
+
+/// Keeps the last `keep_last` checkpoints and the one with the lowest validation loss.
+fn prune(run_dir: &Path, keep_last: usize) -> Result<(), TrainError> {
+    let steps = list(run_dir)?;
+    let loss = |step: usize| {
+        let state = read_state(&folder(run_dir, step)).ok()?;
+        Some((state.progress.val_loss.filter(|loss| loss.is_finite())?, step))
+    };
+    let best = steps.iter().filter_map(|&step| loss(step)).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, step)| step);
+    let older = steps.len().saturating_sub(keep_last);
+    for &step in steps[..older].iter().filter(|&&step| Some(step) != best) {
+        remove(&folder(run_dir, step))?;
+    }
+    Ok(())
+}
+
+/// A checkpoint as it was saved.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The counters.
+    pub progress: Progress,
+    /// The weights.
+    pub model: Gpt2,
+    /// The moments.
+    pub optimizer: Optimizer,
+}
+
+/// Reads the checkpoint at `step`, to go on with `settings` and `data`.
+///
+/// Errors: a damaged file, by its path, with what to do; settings or data of another run.
+pub fn load(
+    run_dir: &Path,
+    step: usize,
+    (settings, data): (&PretrainSettings, &DataFingerprint),
+    device: &Device,
+) -> Result<Loaded, TrainError> {
+    let path = folder(run_dir, step);
+    let earlier = list(run_dir)?.into_iter().rfind(|&earlier| earlier < step);
+    let way_out = match earlier {
+        Some(earlier) => format!("delete {} and resume: the run then goes on from step {earlier}", path.display()),
+        None => format!("delete {} and resume: the run then starts over", path.display()),
+    };
+    let damaged = |file: &str, (found, expected): (String, String)| TrainError::Damaged {
+        path: path.join(file),
+        found,
+        expected,
+        way_out: way_out.clone(),
+    };
+    let state = read_state(&path).map_err(|reason| damaged(STATE, reason))?;
+    if state.progress.step != step {
+        let reason = (format!("step {}", state.progress.step), format!("step {step}"));
+        return Err(damaged(STATE, reason));
+    }
+    for (file, expected) in &state.files {
+        check_file(&path.join(file), expected).map_err(|reason| damaged(file, reason))?;
+    }
+    check_settings(&path, &state.settings, settings).map_err(|error| match error {
+        Ok(error) => error,
+        Err(reason) => damaged(STATE, reason),
+    })?;
+    if state.data != *data {
+        let of = |data: &DataFingerprint| {
+            format!("{} and {} tokens with hash {:x}", data.train_tokens, data.val_tokens, data.text ^ data.tokenizer)
+        };
+        return Err(TrainError::OtherText { path, found: of(data), expected: of(&state.data) });
+    }
+    let model = Gpt2::load(&path, device)?;
+    let optimizer = Optimizer::load(settings, &path.join(OPTIMIZER), state.progress.updates, device)
+        .map_err(|reason| damaged(OPTIMIZER, reason))?;
+    Ok(Loaded { progress: state.progress, model, optimizer })
+}
+
+/// The state in a checkpoint's folder, or what was found instead of what.
+fn read_state(folder: &Path) -> Result<State, (String, String)> {
+    let expected = "the state of a checkpoint".to_owned();
+    let bytes = fs::read(folder.join(STATE)).map_err(|error| (error.kind().to_string(), expected.clone()))?;
+    let state: State = serde_json::from_slice(&bytes).map_err(|error| (error.to_string(), expected))?;
+    if state.version != VERSION {
+        return Err((format!("version {}", state.version), format!("version {VERSION}")));
+    }
+    Ok(state)
+}
+
+/// Compares a file with what it was when it was written.
+fn check_file(path: &Path, expected: &Fingerprint) -> Result<(), (String, String)> {
+    let whole = || format!("{} bytes", expected.bytes);
+    let bytes = fs::metadata(path).map_err(|error| (error.kind().to_string(), whole()))?.len();
+    if bytes != expected.bytes {
+        return Err((format!("{bytes} bytes"), whole()));
+    }
+    let found = Fingerprint::of_file(path).map_err(|error| (error.to_string(), whole()))?;
+    if found != *expected {
+        return Err(("other bytes than were written".to_owned(), format!("hash {:x}", expected.hash)));
+    }
+    Ok(())
+}
+
+/// Fails with the first setting that differs from the checkpoint's and may not.
+///
+/// Errors: the error itself, or as `Err` what is wrong with the saved settings.
+fn check_settings(
+    path: &Path,
+    saved: &str,
+    settings: &PretrainSettings,
+) -> Result<(), Result<TrainError, (String, String)>> {
+    let unreadable = |reason: String| Err((reason, "the settings of a run".to_owned()));
+    let table: toml::Table = toml::from_str(saved).map_err(|error| unreadable(error.message().to_owned()))?;
+    let saved = PretrainSettings::from_table(table).map_err(|error| unreadable(error.to_string()))?.to_table();
+    for (key, found) in settings.to_table() {
+        let expected = saved.get(&key).cloned();
+        if !FREE.contains(&key.as_str()) && expected.as_ref() != Some(&found) {
+            let expected = expected.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+            let (path, found) = (path.to_path_buf(), found.to_string());
+            return Err(Ok(TrainError::OtherSettings { path, key, found, expected }));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
