@@ -34,7 +34,7 @@ fn backward_is_the_derivative_of_forward() {
     for (segments, heads, window, dropout) in cases() {
         let spec = spec(&segments, heads, window, dropout);
         let n = segments.tokens();
-        let qkv: Vec<f64> = wide(&test_input(n * heads.packed_width(), 1)).iter().map(|x| 3.0 * x).collect();
+        let qkv: Vec<f64> = wide(&test_input(n * heads.packed_width(), 1)).iter().map(|x| 2.0 * x).collect();
         let d_out = wide(&test_input(n * heads.width(), 2));
         let loss = |qkv: &[f64]| reference::forward(&spec, qkv).iter().zip(&d_out).map(|(y, d)| y * d).sum::<f64>();
         let gap = grad_gap(loss, &qkv, &reference::backward(&spec, &d_out, &qkv));

@@ -21,6 +21,7 @@ pub mod linear;
 pub mod math;
 pub mod matmul;
 pub mod parallel;
+pub mod random;
 pub mod rms_norm;
 pub mod rope;
 pub mod segments;

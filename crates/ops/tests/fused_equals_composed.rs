@@ -1,0 +1,152 @@
+//! Every fused operation equals its composition of Burn's own operations, in values and gradients: the one serves the
+//! CPU, the other every other device.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use cavy_ops::{
+    AttentionSpec, Gelu, Heads, Segments, TiedGradient, attention, composed_everywhere, dropout, embedding,
+    embedding_tied, gelu, layer_norm, linear, linear_cross_entropy, rms_norm, rope, swiglu, token_logprobs,
+};
+use std::sync::Arc;
+
+fn input<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
+    let n: usize = shape.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| ((i * 7919 + salt * 104_729) % 2003) as f32 / 2003.0 - 0.5).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// Values of `f(inputs)` and the gradients by the inputs of its sum weighted by test values.
+fn run<const D: usize>(inputs: &[Tensor<2>], f: &impl Fn(&[Tensor<2>]) -> Tensor<D>) -> Vec<Vec<f32>> {
+    let leaves: Vec<Tensor<2>> = inputs.iter().map(|x| Tensor::from_inner(x.clone()).require_grad()).collect();
+    let y = f(&leaves);
+    let weights = Tensor::from_inner(input(y.dims(), 99));
+    let mut gradients = (y.clone() * weights).sum().backward();
+    let mut results = vec![values(y.inner())];
+    for leaf in &leaves {
+        results.push(leaf.grad_remove(&mut gradients).map(values).unwrap_or_default());
+    }
+    results
+}
+
+fn check<const D: usize>(inputs: &[Tensor<2>], f: impl Fn(&[Tensor<2>]) -> Tensor<D>) {
+    let fused = run(inputs, &f);
+    let composed = composed_everywhere(|| run(inputs, &f));
+    for (index, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+        assert!(!fused.is_empty(), "result {index} is missing");
+        assert_eq!(fused.len(), composed.len(), "result {index}");
+        for (a, b) in fused.iter().zip(composed) {
+            assert!((a - b).abs() <= 2e-5 * (1.0 + b.abs()), "result {index}: {a} fused, {b} composed");
+        }
+    }
+    // The same without autodiff.
+    let plain = values(f(inputs));
+    assert_eq!(plain, fused[0], "values outside the autodiff graph");
+}
+
+fn row(x: &Tensor<2>) -> Tensor<1> {
+    let [_, d] = x.dims();
+    x.clone().reshape([d])
+}
+
+#[test]
+fn linear_layers() {
+    let inputs = [input([5, 7], 1), input([9, 7], 2), input([1, 9], 3)];
+    check(&inputs, |x| linear(x[0].clone(), x[1].clone(), Some(row(&x[2]))));
+    check(&inputs[..2], |x| linear(x[0].clone(), x[1].clone(), None));
+}
+
+#[test]
+fn a_frozen_weight_gets_no_gradient_and_its_input_still_does() {
+    let x = Tensor::from_inner(input([5, 7], 1)).require_grad();
+    let weight = Tensor::from_inner(input([9, 7], 2));
+    let mut gradients = linear(x.clone(), weight.clone(), None).sum().backward();
+    assert!(x.grad_remove(&mut gradients).is_some());
+    assert!(weight.grad_remove(&mut gradients).is_none());
+}
+
+#[test]
+fn norms() {
+    let inputs = [input([6, 33], 1), input([1, 33], 2), input([1, 33], 3)];
+    check(&inputs, |x| layer_norm(x[0].clone(), row(&x[1]), Some(row(&x[2])), 1e-5));
+    check(&inputs[..2], |x| layer_norm(x[0].clone(), row(&x[1]), None, 1e-5));
+    check(&inputs[..2], |x| rms_norm(x[0].clone(), row(&x[1]), 1e-6));
+}
+
+#[test]
+fn pointwise_functions() {
+    let (x, y) = (input([4, 19], 1) * 8.0, input([4, 19], 2) * 8.0);
+    check(&[x.clone()], |x| gelu(x[0].clone(), Gelu::Tanh));
+    check(&[x.clone()], |x| gelu(x[0].clone(), Gelu::Erf));
+    check(&[x.clone(), y], |x| swiglu(x[0].clone(), x[1].clone()));
+    check(&[x], |x| dropout(x[0].clone(), 0.3, 5));
+}
+
+#[test]
+fn embeddings() {
+    let ids: Arc<[u32]> = Arc::from([3, 0, 3, 6]);
+    check(&[input([7, 5], 1)], |x| embedding(x[0].clone(), &ids));
+}
+
+#[test]
+fn a_tied_weight_gets_the_gradients_of_both_its_uses() {
+    let (ids, targets): (Arc<[u32]>, Arc<[u32]>) = (Arc::from([3, 0, 3, 6]), Arc::from([1, 1, 2, 5]));
+    check(&[input([7, 5], 1)], |x| {
+        let tied = TiedGradient::default();
+        let hidden = embedding_tied(x[0].clone(), &ids, &tied);
+        linear_cross_entropy(hidden, x[0].clone(), &targets, &[0.5, 0.25, 0.0, 1.0], Some(&tied)).loss
+    });
+}
+
+#[test]
+fn rotary_embeddings() {
+    let positions: Arc<[u32]> = Arc::from([0, 1, 2, 1000]);
+    let inv_freq: Arc<[f32]> = Arc::from([1.0, 0.1, 0.01]);
+    check(&[input([4, 12], 1)], |x| rope(x[0].clone(), 2, &positions, &inv_freq));
+}
+
+#[test]
+fn attention_with_groups_window_prefix_and_dropout() {
+    for (window, dropout) in [(None, 0.0), (Some(3), 0.0), (None, 0.25)] {
+        let spec = AttentionSpec {
+            heads: Heads::new(4, 2, 6).unwrap(),
+            segments: Arc::new(Segments::of_lengths(&[5, 3]).with_continuation(0, 4)),
+            window,
+            scale: 0.4,
+            dropout,
+            dropout_key: 3,
+        };
+        check(&[input([12, 48], 1) * 3.0], |x| attention(x[0].clone(), &spec));
+    }
+}
+
+#[test]
+fn the_output_head() {
+    let inputs = [input([6, 8], 1) * 3.0, input([11, 8], 2)];
+    let targets: Arc<[u32]> = Arc::from([0, 10, 3, 3, 7, 1]);
+    for weights in [[0.2; 6], [0.0, 1.0, 0.5, 0.0, 0.0, 2.0]] {
+        check(&inputs, |x| linear_cross_entropy(x[0].clone(), x[1].clone(), &targets, &weights, None).loss);
+    }
+    check(&inputs, |x| {
+        let (logprobs, entropy) = token_logprobs(x[0].clone(), x[1].clone(), &targets);
+        logprobs + entropy * 0.5
+    });
+}
+
+#[test]
+fn log_probabilities_come_with_the_loss() {
+    let (hidden, weight) = (input([6, 8], 1) * 3.0, input([11, 8], 2));
+    let targets: Arc<[u32]> = Arc::from([0, 10, 3, 3, 7, 1]);
+    let weights = [1.0, 0.5, 0.0, 1.0, 1.0, 2.0];
+    let fused = linear_cross_entropy(hidden.clone(), weight.clone(), &targets, &weights, None);
+    let (all, _) = token_logprobs(hidden, weight, &targets);
+    let all = values(all);
+    let loss: f32 = weights.iter().zip(&all).map(|(w, logprob)| -w * logprob).sum();
+    assert!((values(fused.loss)[0] - loss).abs() < 1e-5);
+    for (n, (found, expected)) in fused.logprobs.iter().zip(&all).enumerate() {
+        // A token without weight is not computed.
+        assert!((found - if n == 2 { 0.0 } else { *expected }).abs() < 1e-5, "{n}");
+    }
+}
