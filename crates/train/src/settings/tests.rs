@@ -1,6 +1,6 @@
 use super::*;
-use crate::settings::LrSchedule;
-use clap::Args;
+use crate::settings::{LrSchedule, Sizes};
+use clap::Args as _;
 
 fn parse(text: &str) -> Result<PretrainSettings, SettingsError> {
     PretrainSettings::from_table(text.parse().unwrap())
