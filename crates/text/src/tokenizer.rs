@@ -262,7 +262,17 @@ impl Tokenizer {
 
     /// A hash of what the tokenizer does, by which shards know theirs.
     pub fn fingerprint(&self) -> u64 {
-        *self.fingerprint.get_or_init(|| hash_bytes(0, self.to_json().unwrap_or_default().as_bytes()))
+        *self.fingerprint.get_or_init(|| {
+            let specials = self
+                .specials
+                .iter()
+                .fold(0, |hash, (special, id)| hash_bytes(hash ^ u64::from(*id), special.as_bytes()));
+            match &self.model {
+                Model::Bpe(bpe) => bpe.fingerprint(specials),
+                Model::Chars { characters, .. } => hash_bytes(specials, String::from_iter(characters).as_bytes()),
+                Model::Foreign { .. } => hash_bytes(specials, self.to_json().unwrap_or_default().as_bytes()),
+            }
+        })
     }
 
     fn from_bpe(bpe: Bpe, specials: &[&str]) -> Self {

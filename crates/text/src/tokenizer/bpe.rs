@@ -1,6 +1,7 @@
 //! Byte-level byte-pair encoding: the merges, and applying them.
 
 use super::words::words;
+use crate::rng::hash_bytes;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -61,6 +62,17 @@ impl Bpe {
 
     pub(super) fn cut_words(&self) -> bool {
         self.cut_words
+    }
+
+    /// A hash of tokens, merges and cutting, begun with `seed`.
+    pub(super) fn fingerprint(&self, seed: u64) -> u64 {
+        let mut bytes = vec![u8::from(self.cut_words)];
+        for token in &self.tokens {
+            bytes.extend((token.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(token);
+        }
+        bytes.extend(self.merges.iter().flat_map(|merge| [merge.left, merge.right]).flat_map(u32::to_le_bytes));
+        hash_bytes(seed, &bytes)
     }
 
     /// Adds the ids of `text` to `ids`. `cache` remembers words: most of a text is words that came before.
