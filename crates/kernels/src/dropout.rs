@@ -149,6 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn the_mask_of_one_key_is_not_that_of_another_in_a_different_order() {
+        // The order in which a single mixing pass would give the same mask.
+        let (limit, shift) = (threshold(0.3), u64::from(words(1, 0)[0] ^ words(2, 0)[0]));
+        let pairs = count(N, |i| !keep(1, i, limit) && !keep(2, i ^ shift, limit));
+        assert_binomial("reordered", pairs, N, 0.09);
+    }
+
+    #[test]
     fn backward_is_the_derivative_of_forward_through_the_same_mask() {
         let (x, d_y) = (test_input_f64(50, 1), test_input_f64(50, 2));
         let mut d_x = vec![0.0; 50];
