@@ -53,7 +53,8 @@ pub struct Corpus {
 impl Corpus {
     /// Looks at `path` and lists its files; `text_field` names the field of JSON lines that holds the text.
     ///
-    /// Errors: `path` is missing or unreadable, or a folder without text files.
+    /// # Errors
+    /// `path` is missing or unreadable, or a folder without text files.
     pub fn open(path: impl AsRef<Path>, text_field: &str) -> Result<Self, TextError> {
         let path = path.as_ref().to_path_buf();
         let metadata = fs::metadata(&path).map_err(|source| TextError::read(&path, source))?;
@@ -79,20 +80,27 @@ impl Corpus {
     /// The documents one after the other; files are opened as they are reached. Documents of only white space are left
     /// out.
     ///
-    /// Errors: as an item: unreadable files, invalid UTF-8, bad JSON lines, lines without the text field; and, as the
-    /// last item, [`TextError::EmptyCorpus`] if there was no document with text. After an error nothing follows.
+    /// # Errors
+    /// As an item: unreadable files, invalid UTF-8, bad JSON lines, lines without the text field; and, as the last
+    /// item, [`TextError::EmptyCorpus`] if there was no document with text. After an error nothing follows.
     pub fn documents(&self) -> Documents<'_> {
         Documents { corpus: self, next_file: 0, lines: None, found_text: false, done: false }
     }
 
-    /// All documents at once. Errors: as [`Corpus::documents`].
+    /// All documents at once.
+    ///
+    /// # Errors
+    /// As [`Corpus::documents`].
     pub fn read_all(&self) -> Result<Vec<Document>, TextError> {
         self.documents().collect()
     }
 
     fn is_json_lines(file: &Path) -> bool {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+        if ends_in(file, "gz") {
+            file.file_stem().is_some_and(|stem| ends_in(Path::new(stem), "jsonl"))
+        } else {
+            ends_in(file, "jsonl")
+        }
     }
 }
 
@@ -166,8 +174,8 @@ struct JsonLines {
 impl JsonLines {
     fn open(path: &Path) -> Result<Self, TextError> {
         let file = fs::File::open(path).map_err(|source| TextError::read(path, source))?;
-        let packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-        let reader: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let reader: Box<dyn Read + Send> =
+            if ends_in(path, "gz") { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         Ok(Self {
             path: path.to_path_buf(),
             reader: Box::new(BufReader::with_capacity(1 << 16, reader)),
@@ -220,6 +228,11 @@ impl JsonLines {
     }
 }
 
+/// Whether the name of `path` ends in `.extension`, in small or large letters.
+fn ends_in(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
 fn type_name(value: &serde_json::Value) -> &'static str {
     match value {
         serde_json::Value::Null => "null",
@@ -239,7 +252,7 @@ fn utf8(bytes: Vec<u8>, path: &Path, line: usize, offset: u64) -> Result<String,
         let utf16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
         TextError::InvalidUtf8 {
             path: path.to_path_buf(),
-            line: line + bytes[..at].iter().filter(|&&byte| byte == b'\n').count(),
+            line: line + bytes[..at].split(|&byte| byte == b'\n').count() - 1,
             offset: offset + at as u64,
             guess: if utf16 { "UTF-16" } else { "WINDOWS-1252" },
         }
@@ -254,8 +267,7 @@ fn list_texts(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), TextError> 
         let path = entry.path();
         if entry.file_type().map_err(|source| TextError::read(&path, source))?.is_dir() {
             list_texts(&path, files)?;
-        } else if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("txt") || end.eq_ignore_ascii_case("md"))
-        {
+        } else if ends_in(&path, "txt") || ends_in(&path, "md") {
             files.push(path);
         }
     }

@@ -19,7 +19,8 @@ impl Order {
     /// An order of `count` examples. `shuffle` is the seed, or `None` for the order of the text; with `drop_last` a
     /// last batch that is not full is left out.
     ///
-    /// Panics: if `batch_size` is 0.
+    /// # Panics
+    /// If `batch_size` is 0.
     pub fn new(count: usize, batch_size: usize, drop_last: bool, shuffle: Option<u64>) -> Self {
         assert!(batch_size > 0, "a batch holds at least one example");
         Self { count, batch_size, drop_last, shuffle }
@@ -41,7 +42,8 @@ impl Order {
 
     /// Epoch and batch within it of step number `step` counted from 0, one batch a step.
     ///
-    /// Panics: if an epoch has no batch.
+    /// # Panics
+    /// If an epoch has no batch.
     pub fn locate(&self, step: usize) -> (usize, usize) {
         let batches = self.batches_per_epoch();
         assert!(batches > 0, "an epoch of {} examples in batches of {} has no batch", self.count, self.batch_size);
@@ -59,7 +61,8 @@ pub struct Epoch {
 impl Epoch {
     /// The examples of batch `batch`, in order.
     ///
-    /// Panics: if the epoch has no such batch.
+    /// # Panics
+    /// If the epoch has no such batch.
     pub fn batch(&self, batch: usize) -> &[usize] {
         assert!(batch < self.order.batches_per_epoch(), "batch {batch} of {}", self.order.batches_per_epoch());
         let start = batch * self.order.batch_size;

@@ -43,7 +43,10 @@ impl Rng {
 
     /// A number in `0..below`, every one equally likely.
     ///
-    /// Panics: if `below` is 0. Source: Lemire 2019, <https://arxiv.org/abs/1805.10941>.
+    /// Source: Lemire 2019, <https://arxiv.org/abs/1805.10941>.
+    ///
+    /// # Panics
+    /// If `below` is 0.
     pub fn below(&mut self, below: usize) -> usize {
         assert!(below > 0, "there is no number below 0");
         let below = below as u64;
@@ -59,7 +62,8 @@ impl Rng {
 
     /// One of `items`, every one equally likely.
     ///
-    /// Panics: if `items` is empty.
+    /// # Panics
+    /// If `items` is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }

@@ -11,7 +11,7 @@
 //! | 16..24 | vocabulary size |
 //! | 24..32 | fingerprint of the tokenizer |
 //! | 32..40 | ids in this shard |
-//! | 40..48 | bytes of text up to and including this shard |
+//! | 40..48 | bytes of text read when it was written; in the last shard, all of them |
 //! | 48..52 | number of this shard, from 0 |
 //! | 52..56 | 1 if this is the last shard, else 0 |
 //! | 56..64 | 0 |
@@ -50,7 +50,8 @@ enum Tokens {
 impl TokenStore {
     /// A store of ids in memory; `text_bytes` is the size of the text they came from.
     ///
-    /// Errors: [`TextError::Setting`] if an id is not smaller than `vocab_size`.
+    /// # Errors
+    /// [`TextError::Setting`] if an id is not smaller than `vocab_size`.
     pub fn from_tokens(tokens: Vec<u32>, vocab_size: usize, text_bytes: u64) -> Result<Self, TextError> {
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
             let expected = format!("an id below the vocabulary size {vocab_size}");
@@ -62,7 +63,9 @@ impl TokenStore {
     /// Tokenizes documents into memory, with end-of-text between them if the tokenizer has one.
     ///
     /// The text is encoded as it is: `<|endoftext|>` written in a document does not become the special token.
-    /// Errors: those of the documents and of encoding them.
+    ///
+    /// # Errors
+    /// Those of the documents and of encoding them.
     pub fn build(
         documents: impl IntoIterator<Item = Result<Document, TextError>>,
         tokenizer: &Tokenizer,
@@ -78,7 +81,8 @@ impl TokenStore {
 
     /// Opens the shards in `folder`. The files must not be changed while they are open.
     ///
-    /// Errors: a missing or damaged shard, an id outside the vocabulary, shards of another tokenizer.
+    /// # Errors
+    /// A missing or damaged shard, an id outside the vocabulary, shards of another tokenizer.
     pub fn open(folder: &Path, tokenizer: &Tokenizer) -> Result<Self, TextError> {
         reader::open(folder, tokenizer)
     }
@@ -107,7 +111,10 @@ impl TokenStore {
 
     /// Copies the ids of `range` to `out`.
     ///
-    /// Shapes: `out` is `(range.len(),)`. Panics: if it is not, or if the range reaches past the end.
+    /// Shapes: `out` is `(range.len(),)`.
+    ///
+    /// # Panics
+    /// If it is not, or if the range reaches past the end.
     pub fn copy(&self, range: Range<usize>, out: &mut [u32]) {
         assert_eq!(range.len(), out.len(), "as many ids as asked for");
         assert!(range.end <= self.len, "{range:?} of {} ids", self.len);

@@ -18,7 +18,8 @@ pub struct TrainValidation {
 /// choice does not depend on the order of the files, equal texts are neighbours in the ranking, and both sides keep
 /// the corpus's order.
 ///
-/// Errors: [`TextError::Setting`] unless `0 < train_ratio < 1`.
+/// # Errors
+/// [`TextError::Setting`] unless `0 < train_ratio < 1`.
 pub fn by_fraction(documents: Vec<Document>, train_ratio: f64, seed: u64) -> Result<TrainValidation, TextError> {
     check_ratio(train_ratio)?;
     if let [document] = documents.as_slice() {
@@ -47,8 +48,10 @@ pub fn by_fraction(documents: Vec<Document>, train_ratio: f64, seed: u64) -> Res
 
 /// Cuts one text after `int(train_ratio * characters)` characters (Unicode scalar values, as Python counts them).
 ///
-/// Errors: [`TextError::Setting`] unless `0 < train_ratio < 1`.
 /// Source: `split_idx` in chapter 5 of Raschka's LLMs-from-scratch, <https://github.com/rasbt/LLMs-from-scratch>.
+///
+/// # Errors
+/// [`TextError::Setting`] unless `0 < train_ratio < 1`.
 pub fn by_characters(text: &str, train_ratio: f64) -> Result<(&str, &str), TextError> {
     check_ratio(train_ratio)?;
     let split = (train_ratio * text.chars().count() as f64) as usize;

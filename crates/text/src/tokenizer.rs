@@ -38,7 +38,7 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Model {
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
     Chars {
         characters: Vec<char>,
         ids: HashMap<char, u32>,
@@ -58,8 +58,7 @@ impl Tokenizer {
 
     /// Bytes as tokens: ids 0 to 255 are the bytes, 256 is `<|endoftext|>`.
     pub fn bytes() -> Self {
-        let tokens = (0..=255u8).map(|byte| Box::from([byte])).collect();
-        Self::from_bpe(Bpe::new(tokens, Vec::new(), false).expect("all bytes have tokens"), &[END_OF_TEXT])
+        Self::from_bpe(Bpe::bytes(), &[END_OF_TEXT])
     }
 
     /// Characters as tokens: those of `text`, sorted. No end-of-text token. Any other character fails to encode.
@@ -75,8 +74,9 @@ impl Tokenizer {
     /// the special tokens. Fewer tokens if the text has too few pairs that occur twice. The order of the documents
     /// does not matter.
     ///
-    /// Errors: [`TextError::Setting`] if there is no room for the 256 bytes and the specials, or a special is empty or
-    /// named twice.
+    /// # Errors
+    /// [`TextError::Setting`] if there is no room for the 256 bytes and the specials, or a special is empty or named
+    /// twice.
     pub fn train_bpe<T: AsRef<str>>(
         documents: impl IntoIterator<Item = T>,
         vocab_size: usize,
@@ -103,7 +103,8 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`. What [`Tokenizer::save`] wrote, and any other byte-level BPE with GPT-2's pattern, is
     /// encoded by this crate; the rest by Hugging Face's `tokenizers`.
     ///
-    /// Errors: a missing or unreadable file, or one that is no tokenizer.
+    /// # Errors
+    /// A missing or unreadable file, or one that is no tokenizer.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TextError> {
         let path = path.as_ref();
         let bytes = fs_err::read(path).map_err(|source| TextError::read(path, source))?;
@@ -113,7 +114,8 @@ impl Tokenizer {
     /// Writes a `tokenizer.json` that Hugging Face's `tokenizers` loads and that encodes the same. A file of that name
     /// is replaced only once the new one is safely on disk.
     ///
-    /// Errors: the disk's.
+    /// # Errors
+    /// The disk's.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TextError> {
         let path = path.as_ref();
         let mut partial = path.as_os_str().to_owned();
@@ -130,14 +132,18 @@ impl Tokenizer {
         write(&json).map_err(|source| TextError::write(path, source))
     }
 
-    /// What [`Tokenizer::save`] writes. Errors: [`TextError::Encode`] if a foreign tokenizer cannot be written.
+    /// What [`Tokenizer::save`] writes.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] if a foreign tokenizer cannot be written.
     pub fn to_json(&self) -> Result<String, TextError> {
         json::write(self)
     }
 
     /// The ids of `text`, with the special tokens written in it (`<|endoftext|>`) as such: for prompts and templates.
     ///
-    /// Errors: [`TextError::UnknownCharacter`] with a character vocabulary. A byte-level one never fails.
+    /// # Errors
+    /// [`TextError::UnknownCharacter`] with a character vocabulary. A byte-level one never fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         if let Model::Foreign { special, .. } = &self.model {
             return encode_foreign(special, text);
@@ -156,7 +162,8 @@ impl Tokenizer {
     /// The ids of `text` taken as it is: `<|endoftext|>` written in it is thirteen characters, not the special token.
     /// For text that others wrote, such as a corpus.
     ///
-    /// Errors: as [`Tokenizer::encode`].
+    /// # Errors
+    /// As [`Tokenizer::encode`].
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::new();
         self.encode_into(text, 0, &mut Cache::default(), &mut ids)?;
@@ -165,7 +172,8 @@ impl Tokenizer {
 
     /// The ids of each text, taken as it is like [`Tokenizer::encode_ordinary`], on all threads of rayon's pool.
     ///
-    /// Errors: the first in the order of the texts.
+    /// # Errors
+    /// The first in the order of the texts.
     pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>, TextError> {
         // A few pieces for each thread: fewer would leave threads idle, more would start with cold caches.
         let piece = texts.len().div_ceil(4 * rayon::current_num_threads()).max(1);
@@ -278,7 +286,7 @@ impl Tokenizer {
     fn from_bpe(bpe: Bpe, specials: &[&str]) -> Self {
         let first = bpe.tokens().len() as u32;
         let specials = specials.iter().zip(first..).map(|(special, id)| ((*special).to_owned(), id)).collect();
-        Self::new(Model::Bpe(bpe), specials, first as usize)
+        Self::new(Model::Bpe(bpe.into()), specials, first as usize)
     }
 
     fn from_characters(characters: Vec<char>) -> Self {

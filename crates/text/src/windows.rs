@@ -18,7 +18,8 @@ pub struct Windows {
 impl Windows {
     /// The windows over `tokens` tokens.
     ///
-    /// Errors: [`TextError::TooShort`] if there is not one window, [`TextError::Setting`] if `context` or `stride` is 0.
+    /// # Errors
+    /// [`TextError::TooShort`] if there is not one window, [`TextError::Setting`] if `context` or `stride` is 0.
     pub fn new(tokens: usize, context: usize, stride: usize) -> Result<Self, TextError> {
         check_context(tokens, context)?;
         if stride == 0 {
@@ -40,7 +41,8 @@ impl Windows {
 
     /// The tokens of window `index`: `context + 1` of them, inputs and last target.
     ///
-    /// Panics: if there is no such window.
+    /// # Panics
+    /// If there is no such window.
     pub fn range(&self, index: usize) -> Range<usize> {
         assert!(index < self.count, "window {index} of {}", self.count);
         let start = index * self.stride;
@@ -49,7 +51,10 @@ impl Windows {
 
     /// Reads window `index` of `store`.
     ///
-    /// Shapes: `inputs` and `targets` are `(context,)`. Panics: if they are not, or there is no such window.
+    /// Shapes: `inputs` and `targets` are `(context,)`.
+    ///
+    /// # Panics
+    /// If they are not, or there is no such window.
     pub fn copy(&self, store: &TokenStore, index: usize, inputs: &mut [u32], targets: &mut [u32]) {
         copy_shifted(store, self.range(index).start, self.context, inputs, targets);
     }
@@ -70,7 +75,8 @@ pub struct RandomWindows {
 impl RandomWindows {
     /// Random windows over `tokens` tokens.
     ///
-    /// Errors: [`TextError::TooShort`] if there is not one window, [`TextError::Setting`] if `context` is 0.
+    /// # Errors
+    /// [`TextError::TooShort`] if there is not one window, [`TextError::Setting`] if `context` is 0.
     pub fn new(tokens: usize, context: usize, seed: u64) -> Result<Self, TextError> {
         check_context(tokens, context)?;
         Ok(Self { context, starts: tokens - context, seed })
@@ -91,7 +97,10 @@ impl RandomWindows {
 
     /// Reads row `row` of step `step` from `store`.
     ///
-    /// Shapes: `inputs` and `targets` are `(context,)`. Panics: if they are not.
+    /// Shapes: `inputs` and `targets` are `(context,)`.
+    ///
+    /// # Panics
+    /// If they are not.
     pub fn copy(&self, store: &TokenStore, step: usize, row: usize, inputs: &mut [u32], targets: &mut [u32]) {
         copy_shifted(store, self.range(step, row).start, self.context, inputs, targets);
     }

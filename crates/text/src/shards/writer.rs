@@ -19,7 +19,11 @@ pub(super) fn shard_name(number: usize) -> String {
 /// The ids are those of [`TokenStore::build`]. Shards that were in `folder` are replaced, and only once the new ones
 /// are safely on disk.
 ///
-/// Errors: those of the documents, of encoding and of the disk. Panics: if `shard_tokens` is 0.
+/// # Errors
+/// Those of the documents, of encoding and of the disk.
+///
+/// # Panics
+/// If `shard_tokens` is 0.
 pub fn write(
     folder: &Path,
     documents: impl IntoIterator<Item = Result<Document, TextError>>,

@@ -25,7 +25,10 @@ impl Facts {
         }
     }
 
-    /// The value of `name`. Panics: if it is not settled.
+    /// The value of `name`.
+    ///
+    /// # Panics
+    /// If it is not settled.
     pub(super) fn get(&self, name: &str) -> &str {
         self.values
             .get(name)

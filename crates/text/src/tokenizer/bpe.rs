@@ -52,6 +52,12 @@ impl Bpe {
         Some(Self { tokens, merges, pairs, byte_ids, cut_words })
     }
 
+    /// Single bytes and no merges: ids are the bytes.
+    pub(super) fn bytes() -> Self {
+        let tokens = (0..=255u8).map(|byte| Box::from([byte])).collect();
+        Self::new(tokens, Vec::new(), false).expect("all bytes have tokens")
+    }
+
     pub(super) fn tokens(&self) -> &[Box<[u8]>] {
         &self.tokens
     }

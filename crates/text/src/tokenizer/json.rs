@@ -136,7 +136,7 @@ fn parse_bpe(file: &Value) -> Option<Tokenizer> {
     }
     let merges: Option<Vec<Merge>> = model["merges"].as_array()?.iter().map(|merge| parse_merge(merge, &ids)).collect();
     let cut_words = pre_tokenizer["use_regex"] != false;
-    Some(Tokenizer::new(Model::Bpe(Bpe::new(tokens, merges?, cut_words)?), specials, n_tokens))
+    Some(Tokenizer::new(Model::Bpe(Bpe::new(tokens, merges?, cut_words)?.into()), specials, n_tokens))
 }
 
 fn parse_merge(merge: &Value, ids: &HashMap<&str, u32>) -> Option<Merge> {
