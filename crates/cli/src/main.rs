@@ -1,1 +1,91 @@
-fn main() {}
+//! `cavy`: trains and runs language models fast on a plain CPU.
+//!
+//! `main` parses, resolves, runs and reports; each verb is one file.
+
+mod bench;
+mod curve;
+mod doctor;
+mod error;
+mod options;
+mod plan;
+mod pretrain;
+mod report;
+mod run;
+mod schedule;
+mod start;
+mod stop;
+mod text;
+mod watch;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use error::CliError;
+use std::process::ExitCode;
+
+/// Memory that a step frees is what the next step needs, so the allocator keeps it; see [`start::keep_memory`].
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains and runs language models fast on a plain CPU
+#[derive(Debug, Parser)]
+#[command(name = "cavy", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Train a model from scratch on text
+    Pretrain(pretrain::PretrainArgs),
+    /// Draw the learning-rate curve of a run without training
+    Schedule(schedule::ScheduleArgs),
+    /// Run a recipe: a list of stages, each a run that may build on those before it
+    Run(run::RunArgs),
+    /// Write the report of a run, or lay several runs over each other
+    Report(report::ReportArgs),
+    /// Show what this machine offers and how fast it multiplies matrices
+    Doctor(doctor::DoctorArgs),
+    /// Measure this machine on the work of training
+    Bench(bench::BenchArgs),
+}
+
+/// How a verb that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Everything is done.
+    Done,
+    /// Stopped by the user, after saving.
+    Stopped,
+}
+
+/// The command line with the settings' flags on the verbs that take them.
+fn command() -> clap::Command {
+    let with_verbs = Cli::command().mut_subcommand("pretrain", options::with_settings);
+    with_verbs.mut_subcommand("schedule", options::with_settings)
+}
+
+fn main() -> ExitCode {
+    start::keep_memory();
+    start::subscribe();
+    start::explain_errors();
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let given = matches.subcommand().map(|(_, matches)| matches);
+    let ending = match cli.verb {
+        Verb::Pretrain(args) => pretrain::pretrain(&args, given),
+        Verb::Schedule(args) => schedule::schedule(&args, given),
+        Verb::Run(args) => run::run(&args),
+        Verb::Report(args) => report::report(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Bench(args) => bench::bench(&args),
+    };
+    match ending {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::from(130),
+        Err(error) => {
+            let code = if error.is_usage() { 2 } else { 1 };
+            text::say(&format!("{:?}", miette::Report::new(error)));
+            ExitCode::from(code)
+        }
+    }
+}

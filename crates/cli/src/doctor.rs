@@ -1,0 +1,41 @@
+//! `cavy doctor`: what this machine offers.
+
+use crate::error::CliError;
+use crate::{Ending, text};
+use cavy_ops::{Exec, Isa};
+use cavy_train::pretrain::machine;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Detects and measures.
+#[expect(clippy::unnecessary_wraps, reason = "every verb has the same type")]
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending, CliError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let exec = Exec::new(threads);
+    let all: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    let gflops = machine::matmul_flops_per_s(exec) / 1e9;
+    let gflops_one = machine::matmul_flops_per_s(exec.with_threads(1)) / 1e9;
+    if args.json {
+        let json = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"), "isa": exec.isa().name(), "isas": all, "threads": threads,
+            "matmul_gflops": gflops, "matmul_gflops_one_thread": gflops_one,
+        });
+        text::data(&json.to_string());
+        return Ok(Ending::Done);
+    }
+    text::data(&format!("version       {}", env!("CARGO_PKG_VERSION")));
+    text::data(&format!("target        {} {}", std::env::consts::ARCH, std::env::consts::OS));
+    text::data(&format!("instructions  {} (of {})", exec.isa().name(), all.join(", ")));
+    text::data(&format!("threads       {threads}"));
+    text::data(&format!("matmul        {gflops:.0} GFLOP/s in f32, {gflops_one:.0} on one thread"));
+    if exec.isa() == Isa::Portable {
+        text::data("note          no vector instructions were found; training will be several times slower");
+    }
+    Ok(Ending::Done)
+}

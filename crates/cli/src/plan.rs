@@ -1,0 +1,109 @@
+//! What a run would cost, before it runs.
+
+use crate::error::CliError;
+use crate::text;
+use cavy_model::Gpt2Config;
+use cavy_ops::Exec;
+use cavy_train::data;
+use cavy_train::pretrain::{machine, model_config, threads};
+use cavy_train::sampler::Sampler;
+use cavy_train::{PretrainSettings, Schedule};
+
+/// Share of the measured matrix-product rate that training reaches, for the estimate of time.
+const TYPICAL_MFU: f64 = 0.6;
+
+/// The numbers of a run that has not begun.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The model.
+    pub(crate) model: Gpt2Config,
+    /// The learning rates.
+    pub(crate) schedule: Schedule,
+    /// Optimizer steps in an epoch.
+    pub(crate) steps_per_epoch: usize,
+    /// Tokens of training and validation text.
+    pub(crate) tokens: (usize, usize),
+    /// Floating-point operations of one step.
+    pub(crate) step_flops: f64,
+    /// Bytes at the peak, estimated.
+    pub(crate) memory_bytes: f64,
+    /// Measured operations a second.
+    pub(crate) machine_flops_per_s: f64,
+}
+
+impl Plan {
+    /// Reads the text, trains the tokenizer if one is asked for, and measures the machine.
+    ///
+    /// Errors: text or sizes that training would refuse as well.
+    pub(crate) fn new(settings: &PretrainSettings) -> Result<Self, CliError> {
+        let data = data::prepare(settings, None, &mut |note| text::say(&note))?;
+        let model = model_config(settings, data.tokenizer.vocab_size())?;
+        let steps_per_epoch = Sampler::new(settings, data.train.len())?.steps_per_epoch();
+        let machine_flops_per_s = machine::matmul_flops_per_s(Exec::new(threads(settings)));
+        Ok(Self {
+            schedule: Schedule::new(settings, settings.total_steps(steps_per_epoch)),
+            steps_per_epoch,
+            tokens: (data.train.len(), data.val.len()),
+            step_flops: model.training_flops(settings.tokens_per_step(), settings.context_length),
+            memory_bytes: memory_bytes(settings, &model),
+            machine_flops_per_s,
+            model,
+        })
+    }
+
+    /// Seconds that the training steps would take.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.step_flops * self.schedule.total_steps as f64 / (self.machine_flops_per_s * TYPICAL_MFU)
+    }
+
+    /// The plan in lines.
+    pub(crate) fn describe(&self, settings: &PretrainSettings) -> String {
+        let total = self.schedule.total_steps;
+        let parameters = self.model.num_parameters() as u64;
+        [
+            format!("parameters   {} ({})", text::thousands(parameters), text::count(parameters as f64)),
+            format!("vocabulary   {}", text::thousands(self.model.vocab_size as u64)),
+            format!(
+                "text         {} tokens for training, {} for validation",
+                text::count(self.tokens.0 as f64),
+                text::count(self.tokens.1 as f64)
+            ),
+            format!(
+                "steps        {total} ({} an epoch, {:.2} epochs), {} tokens each",
+                self.steps_per_epoch,
+                total as f64 / self.steps_per_epoch as f64,
+                text::thousands(settings.tokens_per_step() as u64)
+            ),
+            format!(
+                "work         {}FLOP a step, {}FLOP in all",
+                text::count(self.step_flops),
+                text::count(self.step_flops * total as f64)
+            ),
+            format!("memory       about {}", text::bytes(self.memory_bytes)),
+            format!(
+                "time         about {} at {:.0} % of this machine's {:.0} GFLOP/s on {} threads",
+                text::duration(self.seconds()),
+                100.0 * TYPICAL_MFU,
+                self.machine_flops_per_s / 1e9,
+                threads(settings)
+            ),
+            format!("rate         {}", crate::curve::caption(&self.schedule)),
+        ]
+        .join("\n")
+    }
+}
+
+/// Estimated bytes at the peak: weights, gradients and two moments in f32, and what the forward pass keeps.
+///
+/// Numbers: a block keeps about `10 D + 2 F` floats a token (its input, both norms, packed queries, keys and values,
+/// the attention's result, the feed-forward layer before and after its nonlinearity, dropout's masks not counted); with
+/// recomputation one `D`, and one block at a time. The fused head holds chunks, never `tokens x V`.
+fn memory_bytes(settings: &PretrainSettings, model: &Gpt2Config) -> f64 {
+    let tokens = (settings.batch_size * settings.context_length) as f64;
+    let (width, inner) = (model.hidden_size as f64, model.inner_size() as f64);
+    let block = 10.0 * width + 2.0 * inner;
+    let layers = model.num_hidden_layers as f64;
+    let kept = if settings.recompute { layers * width + block } else { layers * block };
+    let head_chunk = 16e6;
+    4.0 * (4.0 * model.num_parameters() as f64 + tokens * kept) + head_chunk
+}

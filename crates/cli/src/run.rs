@@ -1,0 +1,234 @@
+//! `cavy run`: a recipe, stage by stage.
+
+use crate::error::CliError;
+use crate::options::TomlFile;
+use crate::{Ending, pretrain, text};
+use cavy_train::{PretrainSettings, SettingsError, settings::nearest};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Recipes that work without their files.
+const BUILT_IN: [(&str, &str); 1] = [("quickstart", include_str!("../../../recipes/quickstart.toml"))];
+/// Marks a stage that is finished.
+const DONE: &str = "done";
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Path of a recipe, or the name of a built-in one: `quickstart`
+    recipe: String,
+    /// Training text instead of the recipe's
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    data: Vec<String>,
+    /// Directory for the stages' runs [default: runs/<recipe>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Show the decided settings of each stage, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A stage of a recipe, with its settings decided.
+#[derive(Debug)]
+struct Stage {
+    name: String,
+    settings: PretrainSettings,
+}
+
+/// Runs the stages that are not finished, in order.
+pub(crate) fn run(args: &RunArgs) -> Result<Ending, CliError> {
+    let file = open(&args.recipe)?;
+    let stages = stages(&file, args)?;
+    if args.dry_run {
+        for stage in &stages {
+            text::data(&format!("# {}\n{}", stage.name, stage.settings.to_table()));
+        }
+        return Ok(Ending::Done);
+    }
+    for (index, stage) in stages.iter().enumerate() {
+        let title = format!("stage {} of {}: {}", index + 1, stages.len(), stage.name);
+        let out = &stage.settings.out;
+        if out.join(DONE).exists() {
+            text::say(&format!("{title}: finished before, in {}", out.display()));
+            continue;
+        }
+        text::say(&format!("{title}, in {}", out.display()));
+        // Whatever an unfinished stage left is gone on with: its checkpoints, or its start where it has none.
+        if pretrain::train(&stage.settings, out.join("run.toml").exists())? == Ending::Stopped {
+            text::say("`cavy run` with the same recipe goes on");
+            return Ok(Ending::Stopped);
+        }
+        let marker = out.join(DONE);
+        fs_err::write(&marker, "").map_err(CliError::write(&marker))?;
+    }
+    Ok(Ending::Done)
+}
+
+/// The recipe at a path, or the built-in one of that name.
+fn open(recipe: &str) -> Result<TomlFile, CliError> {
+    if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == recipe) {
+        return TomlFile::parse(format!("{name}.toml"), (*text).to_owned());
+    }
+    let path = Path::new(recipe);
+    if !path.exists() {
+        let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        let hint = format!("give the path of a TOML file, or a built-in recipe: `{}`", names.join("`, `"));
+        return Err(CliError::usage(format!("there is no recipe `{recipe}`"), hint));
+    }
+    TomlFile::read(path)
+}
+
+/// The stages of a recipe.
+///
+/// Errors: a key that recipes do not know, a stage without name or with an unknown verb, settings that cannot run.
+fn stages(file: &TomlFile, args: &RunArgs) -> Result<Vec<Stage>, CliError> {
+    known(file, &file.table, &["recipe", "stage"])?;
+    let header = file.table.get("recipe").and_then(Value::as_table).cloned().unwrap_or_default();
+    known(file, &header, &["name", "description"])?;
+    let stem = Path::new(&args.recipe).file_stem().map_or("recipe".into(), |stem| stem.to_string_lossy().into_owned());
+    let name = header.get("name").and_then(Value::as_str).map_or(stem, ToOwned::to_owned);
+    let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+    let tables = file.table.get("stage").and_then(Value::as_array).cloned().unwrap_or_default();
+    if tables.is_empty() {
+        let hint = "a stage begins with `[[stage]]` and has a name, a verb and settings";
+        return Err(file.error("the recipe has no stage".to_owned(), Some(hint.to_owned()), None));
+    }
+    let mut stages: Vec<Stage> = Vec::new();
+    for (index, table) in tables.into_iter().enumerate() {
+        let table = table.as_table().cloned().unwrap_or_default();
+        let stage = stage(file, (index, table), (&root, &stages), &args.data)?;
+        stages.push(stage);
+    }
+    Ok(stages)
+}
+
+/// Stage number `index`, whose settings may name the directories of stages before it as `{name}`.
+fn stage(
+    file: &TomlFile,
+    (index, mut table): (usize, Table),
+    (root, before): (&Path, &[Stage]),
+    data: &[String],
+) -> Result<Stage, CliError> {
+    let wrong = |key: &str, message: String, hint: &str| {
+        Err(file.error(message, Some(hint.to_owned()), file.place(key, Some(index))))
+    };
+    let name = match table.remove("name") {
+        Some(Value::String(name)) if is_plain(&name) => name,
+        _ => {
+            let message = format!("stage {} has no name of letters, digits and dashes", index + 1);
+            return wrong("name", message, "write for instance `name = \"pretrain\"`");
+        }
+    };
+    if before.iter().any(|stage| stage.name == name) {
+        return wrong("name", format!("two stages are called `{name}`"), "give each stage its own name");
+    }
+    match table.remove("verb") {
+        Some(Value::String(verb)) if verb == "pretrain" => {}
+        other => {
+            let found = other.map_or("nothing".to_owned(), |verb| verb.to_string());
+            return wrong("verb", format!("`verb` is {found}, expected \"pretrain\""), "the verb is that of `cavy`");
+        }
+    }
+    for value in table.values_mut() {
+        refer(value, before);
+    }
+    if !data.is_empty() {
+        table.insert("data".to_owned(), Value::Array(data.iter().cloned().map(Value::String).collect()));
+    }
+    let blame = |error: SettingsError| file.setting_error(&error, Some(index));
+    let mut settings = PretrainSettings::from_table(table).map_err(blame)?;
+    settings.out = root.join(format!("{:02}-{name}", index + 1));
+    settings.validate().map_err(blame)?;
+    Ok(Stage { name, settings })
+}
+
+/// Puts the directories of earlier stages where `{name}` stands.
+fn refer(value: &mut Value, before: &[Stage]) {
+    match value {
+        Value::String(text) => {
+            for stage in before {
+                let place = format!("{{{}}}", stage.name);
+                *text = text.replace(&place, &stage.settings.out.display().to_string());
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| refer(item, before)),
+        _ => {}
+    }
+}
+
+/// Whether a name can be part of a directory's.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// Checks that `table` has no other keys than `names`.
+fn known(file: &TomlFile, table: &Table, names: &[&str]) -> Result<(), CliError> {
+    let Some(key) = table.keys().find(|key| !names.contains(&key.as_str())) else { return Ok(()) };
+    let list = format!("expected one of `{}`", names.join("`, `"));
+    let hint = nearest(key, names.iter().copied()).map_or(list, |name| format!("did you mean `{name}`?"));
+    Err(file.error(format!("unknown key `{key}`"), Some(hint), file.place(key, None)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(recipe: &str) -> RunArgs {
+        RunArgs { recipe: recipe.to_owned(), data: Vec::new(), out: None, dry_run: false }
+    }
+
+    fn read(text: &str, args: &RunArgs) -> Result<Vec<Stage>, CliError> {
+        stages(&TomlFile::parse("r.toml".into(), text.into())?, args)
+    }
+
+    #[test]
+    fn the_built_in_recipe_can_run_as_it_is() {
+        let stages = stages(&open("quickstart").unwrap(), &args("quickstart")).unwrap();
+        assert_eq!(stages[0].settings.out, Path::new("runs/quickstart/01-pretrain"));
+    }
+
+    #[test]
+    fn every_recipe_of_the_tree_can_run_once_it_has_data() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+        let mut seen = 0;
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let args = RunArgs { data: vec!["text.txt".into()], ..args(&path.display().to_string()) };
+            assert!(!stages(&open(&args.recipe).unwrap(), &args).unwrap().is_empty(), "{}", path.display());
+            seen += 1;
+        }
+        assert!(seen >= 3);
+    }
+
+    #[test]
+    fn a_stage_can_name_the_directory_of_one_before_it() {
+        let text = "[[stage]]\nname='a'\nverb='pretrain'\ndata='x'\n\
+                    [[stage]]\nname='b'\nverb='pretrain'\ndata='x'\ntokenizer='{a}/model/tokenizer.json'";
+        let stages = read(text, &RunArgs { out: Some("here".into()), ..args("r") }).unwrap();
+        assert_eq!(stages[1].settings.tokenizer, "here/01-a/model/tokenizer.json");
+        assert_eq!(stages[1].settings.out, Path::new("here/02-b"));
+    }
+
+    #[test]
+    fn data_on_the_command_line_goes_before_the_recipes() {
+        let text = "[[stage]]\nname='a'\nverb='pretrain'\ndata='x'";
+        let stages = read(text, &RunArgs { data: vec!["y".into()], ..args("r") }).unwrap();
+        assert_eq!(stages[0].settings.data, ["y"]);
+    }
+
+    #[test]
+    fn broken_recipes_are_refused_with_what_is_wrong() {
+        for (text, message) in [
+            ("[recipe]\nnam = 'x'", "unknown key `nam`"),
+            ("[[stages]]\nname = 'x'", "unknown key `stages`"),
+            ("", "the recipe has no stage"),
+            ("[[stage]]\nverb = 'pretrain'", "stage 1 has no name of letters, digits and dashes"),
+            ("[[stage]]\nname = '../x'\nverb = 'pretrain'", "stage 1 has no name of letters, digits and dashes"),
+            ("[[stage]]\nname = 'x'\nverb = 'sing'", "`verb` is \"sing\", expected \"pretrain\""),
+            ("[[stage]]\nname = 'x'\nverb = 'pretrain'\nlr = 1", "unknown key `lr`"),
+            ("[[stage]]\nname = 'x'\nverb = 'pretrain'", "`data` is nothing, expected at least one path"),
+        ] {
+            assert_eq!(read(text, &args("r")).unwrap_err().to_string(), message, "{text}");
+        }
+    }
+}
