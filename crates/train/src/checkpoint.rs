@@ -24,8 +24,10 @@ use std::path::{Path, PathBuf};
 const VERSION: u32 = 1;
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// Ending of the names under which checkpoints are written and deleted.
+/// Ending of the name under which a checkpoint is written.
 const PARTIAL: &str = ".partial";
+/// Ending of the name under which a checkpoint is deleted.
+const OLD: &str = ".old";
 
 /// Settings that may differ between a run and its continuation: they change neither weights nor data. What the paths of
 /// the text hold is compared by fingerprint.
@@ -131,7 +133,7 @@ pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>) -> Result<PathBuf, TrainErr
     let target = folder(run_dir, snapshot.progress.step);
     let parent = run_dir.join("checkpoints");
     let partial = parent.join(format!("step-{}{PARTIAL}", snapshot.progress.step));
-    remove(&partial)?;
+    sweep(&parent)?;
     let written = write(&partial, snapshot);
     if written.is_err() {
         // The first error is the one to report, whether or not the clearing up succeeds.
@@ -176,8 +178,23 @@ fn remove(path: &Path) -> Result<(), TrainError> {
         return Ok(());
     }
     let mut gone = path.as_os_str().to_owned();
-    gone.push(".old");
+    gone.push(OLD);
     fs::rename(path, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(write_error(path))
+}
+
+/// Deletes what a crash left of checkpoints that were being written or deleted.
+fn sweep(parent: &Path) -> Result<(), TrainError> {
+    if !parent.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(parent).map_err(write_error(parent))? {
+        let path = entry.map_err(write_error(parent))?.path();
+        let name = path.to_string_lossy();
+        if name.ends_with(PARTIAL) || name.ends_with(OLD) {
+            fs::remove_dir_all(&path).map_err(write_error(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the last `keep_last` checkpoints and the one with the lowest validation loss.

@@ -101,7 +101,7 @@ impl ParameterVisitor for Update<'_> {
         gradient: Option<Tensor<D>>,
     ) -> Tensor<D> {
         let Some(gradient) = gradient else { return tensor };
-        let (shape, count, device) = (tensor.dims(), info.shape.iter().product(), tensor.device());
+        let (shape, count, device) = (tensor.dims(), info.shape.iter().product::<usize>(), tensor.device());
         // Taken out of the map, so that nobody else holds the moments and they can change in place.
         let moments = self.optimizer.moments.remove(&info.name);
         let moments = moments.unwrap_or_else(|| (Tensor::zeros([count], &device), Tensor::zeros([count], &device)));
