@@ -107,8 +107,7 @@ impl ParameterVisitor for Update<'_> {
         let moments = moments.unwrap_or_else(|| (Tensor::zeros([count], &device), Tensor::zeros([count], &device)));
         let rule = AdamW { weight_decay: if info.decay { self.rule.weight_decay } else { 0.0 }, ..self.rule };
         let (flat, gradient) = (tensor.reshape([count]), gradient.reshape([count]));
-        let (flat, moments) =
-            adamw_step(&rule, self.optimizer.updates, self.gradient_scale, flat, gradient, moments);
+        let (flat, moments) = adamw_step(&rule, self.optimizer.updates, self.gradient_scale, flat, gradient, moments);
         self.optimizer.moments.insert(info.name.clone(), moments);
         flat.reshape(shape)
     }
@@ -120,7 +119,8 @@ fn write_tensors(path: &Path, tensors: &[(String, Tensor<1>)]) -> io::Result<()>
     let mut infos = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let bytes = tensor.dims()[0] * size_of::<f32>();
-        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.dims().to_vec(), data_offsets: (offset, offset + bytes) };
+        let info =
+            TensorInfo { dtype: Dtype::F32, shape: tensor.dims().to_vec(), data_offsets: (offset, offset + bytes) };
         infos.push((name.clone(), info));
         offset += bytes;
     }

@@ -228,8 +228,8 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         let index = self.progress.step;
         let batches = self.sampler.step(&self.data.train, index);
-        let clips = self.settings.max_norm > 0.0
-            && (!self.settings.clip_after_warmup || index >= self.schedule.warmup_steps);
+        let clips =
+            self.settings.max_norm > 0.0 && (!self.settings.clip_after_warmup || index >= self.schedule.warmup_steps);
         let step_settings = StepSettings {
             lr: self.schedule.lr_at(index),
             max_norm: clips.then_some(self.settings.max_norm),
@@ -294,7 +294,8 @@ impl<'a> Run<'a> {
             return Err(TrainError::Diverged { step, skipped, loss, grad_norm, peak_lr, way_out });
         }
         let most = self.settings.max_skipped_steps;
-        let text = format!("step {step} skipped: loss {loss}, gradient norm {grad_norm} ({skipped} in a row of {most})");
+        let text =
+            format!("step {step} skipped: loss {loss}, gradient norm {grad_norm} ({skipped} in a row of {most})");
         self.observer.event(&Event::Note(text));
         Ok(())
     }
@@ -308,7 +309,8 @@ impl<'a> Run<'a> {
         if due(settings.eval_freq) {
             self.evaluate(model)?;
         }
-        let sample_every = if settings.sample_every > 0 { settings.sample_every } else { self.sampler.steps_per_epoch() };
+        let sample_every =
+            if settings.sample_every > 0 { settings.sample_every } else { self.sampler.steps_per_epoch() };
         if settings.sample_tokens > 0 && due(sample_every) {
             self.sample(model)?;
         }

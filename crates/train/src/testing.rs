@@ -53,12 +53,7 @@ pub(crate) fn poisoned(model: Gpt2) -> Gpt2 {
 pub(crate) fn values(model: &Gpt2) -> Vec<f32> {
     struct Values(Vec<f32>);
     impl ParameterVisitor for Values {
-        fn visit<const D: usize>(
-            &mut self,
-            _: &ParameterInfo,
-            tensor: Tensor<D>,
-            _: Option<Tensor<D>>,
-        ) -> Tensor<D> {
+        fn visit<const D: usize>(&mut self, _: &ParameterInfo, tensor: Tensor<D>, _: Option<Tensor<D>>) -> Tensor<D> {
             self.0.extend(tensor.to_data().try_to_vec::<f32>().unwrap());
             tensor
         }
