@@ -23,7 +23,7 @@ pub fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     // x = n ln 2 + r with |r| <= ln 2 / 2. The high part of ln 2 has so few bits that its product with n is exact.
     let shifted = simd.mul_add(x, std::f32::consts::LOG2_E, ROUND_F32);
     let n = shifted - ROUND_F32;
-    let r = simd.mul_add(n, -0.693_359_375, x);
+    let r = simd.mul_add(n, -0.693_359_4, x);
     let r = simd.mul_add(n, 2.121_944_4e-4, r);
     let p = simd.mul_add(1.987_569_1e-4, r, 1.398_199_9e-3);
     let p = simd.mul_add(p, r, 8.333_452e-3);
