@@ -3,6 +3,7 @@
 use cavy_train::{SettingsError, TrainError};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -12,7 +13,7 @@ pub(crate) enum CliError {
     InFile {
         message: String,
         #[source_code]
-        source_code: Box<NamedSource<String>>,
+        source_code: Arc<NamedSource<String>>,
         #[label("here")]
         at: Option<SourceSpan>,
         #[help]

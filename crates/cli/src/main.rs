@@ -18,7 +18,6 @@ mod text;
 mod watch;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use error::CliError;
 use std::process::ExitCode;
 
 /// Memory that a step frees is what the next step needs, so the allocator keeps it; see [`start::keep_memory`].

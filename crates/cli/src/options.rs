@@ -4,19 +4,24 @@ use crate::error::{CliError, parts};
 use cavy_train::{PretrainSettings, SettingsError};
 use clap::builder::NonEmptyStringValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args as _, Command};
 use miette::{NamedSource, SourceSpan};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 /// `command` with one flag for each setting; the help shows the default.
 pub(crate) fn with_settings(command: Command) -> Command {
     let defaults = PretrainSettings::default().to_table();
-    PretrainSettings::augment_args(command).mut_args(|flag| match defaults.get(flag.get_id().as_str()) {
-        Some(default) => as_setting(flag, default),
-        None => flag,
+    // The settings describe themselves; the verb keeps its own description.
+    let about = command.get_about().cloned().unwrap_or_default();
+    PretrainSettings::augment_args(command).about(about).long_about(None).mut_args(|flag| {
+        match defaults.get(flag.get_id().as_str()) {
+            Some(default) => as_setting(flag, default),
+            None => flag,
+        }
     })
 }
 
@@ -28,11 +33,17 @@ fn as_setting(flag: Arg, default: &Value) -> Arg {
         Value::Array(_) => None,
         other => Some(other.to_string()),
     };
-    let flag = flag.required(false).allow_negative_numbers(true).default_value(shown.map(clap::builder::OsStr::from));
+    let flag = flag.required(false).allow_negative_numbers(true);
+    let flag = match shown {
+        Some(shown) => flag.default_value(lasting(shown)),
+        None => flag,
+    };
     match default {
-        Value::Array(_) => {
-            flag.action(ArgAction::Append).num_args(1..).value_name("PATH").value_parser(NonEmptyStringValueParser::new())
-        }
+        Value::Array(_) => flag
+            .action(ArgAction::Append)
+            .num_args(1..)
+            .value_name("PATH")
+            .value_parser(NonEmptyStringValueParser::new()),
         Value::Boolean(_) => flag
             .action(ArgAction::Set)
             .num_args(0..=1)
@@ -41,12 +52,20 @@ fn as_setting(flag: Arg, default: &Value) -> Arg {
             .value_parser(clap::value_parser!(String)),
         _ if !flag.get_possible_values().is_empty() => {
             let names: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-            flag.action(ArgAction::Set).value_name(names.join("|")).value_parser(clap::value_parser!(String))
+            flag.action(ArgAction::Set).value_name(lasting(names.join("|"))).value_parser(clap::value_parser!(String))
         }
         Value::Integer(_) => flag.action(ArgAction::Set).value_name("N").value_parser(clap::value_parser!(String)),
         Value::Float(_) => flag.action(ArgAction::Set).value_name("X").value_parser(clap::value_parser!(String)),
+        _ if flag.get_id() == "out" => {
+            flag.action(ArgAction::Set).value_name("DIR").value_parser(clap::value_parser!(String))
+        }
         _ => flag.action(ArgAction::Set).value_name("TEXT").value_parser(clap::value_parser!(String)),
     }
+}
+
+/// `text` for the length of the program, as clap asks of names and defaults: a few words, made once.
+fn lasting(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
 }
 
 /// The settings that the user typed as flags.
@@ -106,7 +125,7 @@ impl TomlFile {
 
     /// An error at a place of this file.
     pub(crate) fn error(&self, message: String, hint: Option<String>, at: Option<Range<usize>>) -> CliError {
-        let source_code = Box::new(NamedSource::new(&self.name, self.text.clone()).with_language("toml"));
+        let source_code = Arc::new(NamedSource::new(&self.name, self.text.clone()).with_language("toml"));
         CliError::InFile { message, source_code, at: at.map(SourceSpan::from), hint }
     }
 
@@ -179,7 +198,8 @@ mod tests {
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let file = TomlFile::parse("x.toml".into(), "batch_size = 8\nmax_norm = 2".into()).unwrap();
         let command = with_settings(Command::new("pretrain"));
-        let matches = command.get_matches_from(["pretrain", "--max-norm", "3", "--qkv-bias", "false", "--data", "a", "b"]);
+        let matches =
+            command.get_matches_from(["pretrain", "--max-norm", "3", "--qkv-bias", "false", "--data", "a", "b"]);
         let settings = resolve(Some(&file), &given_flags(Some(&matches)).unwrap()).unwrap();
         assert_eq!((settings.batch_size, settings.max_norm, settings.qkv_bias), (8, 3.0, false));
         assert_eq!((settings.data, settings.grad_accum_steps), (vec!["a".to_owned(), "b".to_owned()], 1));

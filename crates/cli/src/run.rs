@@ -129,7 +129,7 @@ fn stage(
             return wrong("verb", format!("`verb` is {found}, expected \"pretrain\""), "the verb is that of `cavy`");
         }
     }
-    for value in table.values_mut() {
+    for (_, value) in &mut table {
         refer(value, before);
     }
     if !data.is_empty() {

@@ -53,7 +53,8 @@ pub(crate) fn schedule(args: &ScheduleArgs, matches: Option<&ArgMatches>) -> Res
     }
     if args.json {
         let (total_steps, warmup_steps) = (schedule.total_steps, schedule.warmup_steps);
-        let json = serde_json::json!({ "total_steps": total_steps, "warmup_steps": warmup_steps, "lr": schedule.curve() });
+        let json =
+            serde_json::json!({ "total_steps": total_steps, "warmup_steps": warmup_steps, "lr": schedule.curve() });
         text::data(&json.to_string());
     } else {
         text::data(&curve::draw(&schedule));

@@ -64,7 +64,7 @@ pub(crate) fn duration(seconds: f64) -> String {
 
 /// A learning rate as `6.00e-4`.
 pub(crate) fn rate(lr: f64) -> String {
-    format!("{lr:.2e}")
+    if lr == 0.0 { "0".to_owned() } else { format!("{lr:.2e}") }
 }
 
 #[cfg(test)]

@@ -116,12 +116,21 @@ impl Chart {
             (y0, y1) = (y0 / 1.15, y1 * 1.15);
         } else {
             let pad = 0.06 * (y1 - y0).max(1e-12_f64.max(y1.abs() * 1e-3));
-            (y0, y1) = (if self.from_zero { 0.0 } else { (y0 - pad).max(if y0 >= 0.0 { 0.0 } else { y0 - pad }) }, y1 + pad);
+            (y0, y1) =
+                (if self.from_zero { 0.0 } else { (y0 - pad).max(if y0 >= 0.0 { 0.0 } else { y0 - pad }) }, y1 + pad);
         }
         let x1 = if x1 > x0 { x1 } else { x0 + 1.0 };
         let top = if self.top.is_some() { 44.0 } else { 14.0 };
         let x0 = if x0 < 0.15 * x1 { 0.0 } else { x0 };
-        Some(Frame { left: 54.0, right: width - 16.0, top, bottom: height - 42.0, x: (x0, x1), y: (y0, y1), log: self.log })
+        Some(Frame {
+            left: 54.0,
+            right: width - 16.0,
+            top,
+            bottom: height - 42.0,
+            x: (x0, x1),
+            y: (y0, y1),
+            log: self.log,
+        })
     }
 
     fn axes(&self, frame: &Frame, out: &mut String) {
@@ -141,10 +150,19 @@ impl Chart {
             );
         }
         let (middle, low) = ((frame.left + frame.right) / 2.0, frame.bottom);
-        let _ = write!(out, "<line class=\"axis\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{low:.1}\" y2=\"{low:.1}\"/>", frame.left, frame.right);
+        let _ = write!(
+            out,
+            "<line class=\"axis\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{low:.1}\" y2=\"{low:.1}\"/>",
+            frame.left, frame.right
+        );
         for value in ticks(frame.x.0, frame.x.1, many) {
             let x = frame.x(value);
-            let _ = write!(out, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", low + 17.0, plain(value));
+            let _ = write!(
+                out,
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                low + 17.0,
+                plain(value)
+            );
         }
         let _ = write!(
             out,
@@ -162,7 +180,7 @@ impl Chart {
                 frame.top - 6.0,
                 frame.top,
                 frame.top - 11.0,
-                crate::text::count(value)
+                short(value)
             );
         }
         let _ = write!(
@@ -248,10 +266,15 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
 /// A number of an axis, without needless zeros.
 pub(crate) fn plain(value: f64) -> String {
     if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
-        return format!("{value:.0e}");
+        return format!("{value:.1e}").replace(".0e", "e");
     }
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A count for an axis: `10k` where a number in words is `10.0k`.
+fn short(value: f64) -> String {
+    crate::text::count(value).replacen(".00", "", 1).replacen(".0", "", 1)
 }
 
 /// `text` for HTML.

@@ -96,9 +96,5 @@ fn name(directory: &Path) -> String {
     let last = part(full.file_name());
     let bytes = last.as_bytes();
     let is_stage = bytes.len() > 3 && bytes[..2].iter().all(u8::is_ascii_digit) && bytes[2] == b'-';
-    if is_stage {
-        format!("{} / {}", part(full.parent().and_then(Path::file_name)), &last[3..])
-    } else {
-        last
-    }
+    if is_stage { format!("{} / {}", part(full.parent().and_then(Path::file_name)), &last[3..]) } else { last }
 }

@@ -34,7 +34,8 @@ pub(super) fn render(runs: &[RunData]) -> String {
     body.push_str(&figure(&chart("Validation loss", evals(|record| record.val_loss, true), false, plain), true));
     body.push_str(&figure(&chart("Training loss", evals(|record| record.train_loss, true), false, plain), false));
     body.push_str(&figure(&chart("Learning rate", steps(|record| record.lr), false, plain), false));
-    let norms = Chart { log: true, ..chart("Gradient norm before clipping", steps(|record| record.grad_norm), false, plain) };
+    let norms =
+        Chart { log: true, ..chart("Gradient norm before clipping", steps(|record| record.grad_norm), false, plain) };
     body.push_str(&figure(&norms, false));
     body.push_str(&figure(&chart("Tokens a second", steps(|record| record.tokens_per_s), true, count), false));
     body.push_str("</div>\n");
@@ -70,9 +71,10 @@ fn in_millions(series: Series) -> Series {
 
 /// A row of key figures for each run.
 fn figures(runs: &[RunData], names: &[String]) -> String {
-    let mut out = "<h2>Key figures</h2>\n<div class=\"scroll\"><table>\n<tr><th>run</th><th>lowest validation loss</th>\
+    let mut out =
+        "<h2>Key figures</h2>\n<div class=\"scroll\"><table>\n<tr><th>run</th><th>lowest validation loss</th>\
                    <th>at step</th><th>last training loss</th><th>tokens seen</th><th>tokens/s</th><th>time</th></tr>\n"
-        .to_owned();
+            .to_owned();
     for (run, name) in runs.iter().zip(names) {
         let best = run.best();
         let _ = writeln!(
@@ -107,5 +109,7 @@ fn differences(runs: &[RunData], names: &[String]) -> String {
     if rows.is_empty() {
         return "<h2>Settings</h2>\n<p class=\"about\">The runs have the same settings.</p>\n".to_owned();
     }
-    format!("<h2>Settings that differ</h2>\n<div class=\"scroll\"><table>\n<tr><th></th>{head}</tr>\n{rows}</table></div>\n")
+    format!(
+        "<h2>Settings that differ</h2>\n<div class=\"scroll\"><table>\n<tr><th></th>{head}</tr>\n{rows}</table></div>\n"
+    )
 }

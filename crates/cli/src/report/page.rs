@@ -47,7 +47,10 @@ fn header(run: &RunData) -> String {
     if !run.settings.is_empty() {
         let data = setting("data");
         let name = data.rsplit('/').next().unwrap_or(&data).to_owned();
-        about.push(format!("{} on {name}", if setting("arch") == "custom" { "A custom GPT".into() } else { setting("arch") }));
+        about.push(format!(
+            "{} on {name}",
+            if setting("arch") == "custom" { "A custom GPT".into() } else { setting("arch") }
+        ));
         about.push(format!("tokenizer {}", setting("tokenizer").rsplit('/').next().unwrap_or_default()));
         about.push(format!("context {}", setting("context_length")));
         about.push(format!("batch {}", setting("batch_size")));
@@ -138,7 +141,7 @@ fn loss(run: &RunData) -> Chart {
 }
 
 fn learning_rate(run: &RunData) -> Chart {
-    let format = |value: f64| if value == 0.0 { "0".to_owned() } else { format!("{value:.0e}") };
+    let format = |value: f64| if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}").replace(".0e", "e") };
     over_epochs("Learning rate", vec![series("learning rate", 2, run.steps(|record| record.lr))], format)
 }
 

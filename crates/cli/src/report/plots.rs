@@ -106,7 +106,10 @@ fn write_png(path: &Path, plot: &Plot) -> Result<(), CliError> {
 }
 
 fn failed(path: &Path, reason: &str) -> CliError {
-    CliError::failed(format!("cannot draw {}: {reason}", path.display()), "check that the folder exists and that the name ends in .png or .svg")
+    CliError::failed(
+        format!("cannot draw {}: {reason}", path.display()),
+        "check that the folder exists and that the name ends in .png or .svg",
+    )
 }
 
 /// The machine may have no fonts, so the program brings one.
@@ -129,7 +132,13 @@ fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, plot: &Plot) -> Result<
     };
     let ((x0, x1), (y0, y1)) = (fold(|point| point.0), fold(|point| point.1));
     let (x0, x1) = if x0 < x1 { (x0, x1) } else { (0.0, 1.0) };
-    let (y0, y1) = if y0 < y1 { (y0, y1) } else if y0.is_finite() { (y0 - 0.5, y0 + 0.5) } else { (0.0, 1.0) };
+    let (y0, y1) = if y0 < y1 {
+        (y0, y1)
+    } else if y0.is_finite() {
+        (y0 - 0.5, y0 + 0.5)
+    } else {
+        (0.0, 1.0)
+    };
     let pad = 0.05 * (y1 - y0);
     let low = if plot.from_zero { 0.0_f64.min(y0) } else { y0 - pad };
     let mut chart = ChartBuilder::on(area)
@@ -149,7 +158,9 @@ fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, plot: &Plot) -> Result<
         .x_desc(plot.x)
         .y_desc(plot.y)
         .x_label_formatter(&|value| super::chart::plain(*value))
-        .y_label_formatter(&|value| if small && *value != 0.0 { format!("{value:.1e}") } else { super::chart::plain(*value) })
+        .y_label_formatter(&|value| {
+            if small && *value != 0.0 { format!("{value:.1e}") } else { super::chart::plain(*value) }
+        })
         .label_style(("sans-serif", 20).into_font().color(&INK))
         .axis_desc_style(("sans-serif", 22).into_font().color(&INK))
         .draw()

@@ -57,7 +57,8 @@ fn learned(run: &RunData) -> Verdict {
     if rise < 0.02 * best.val_loss {
         return verdict(Tone::Good, format!("{fell} at step {} and stayed there.", best.step));
     }
-    let text = format!("{fell} at step {}, then rose to {:.2}: the best checkpoint is that one.", best.step, last.val_loss);
+    let text =
+        format!("{fell} at step {}, then rose to {:.2}: the best checkpoint is that one.", best.step, last.val_loss);
     verdict(Tone::Warning, text)
 }
 
@@ -67,10 +68,14 @@ fn generalizes(run: &RunData) -> Option<Verdict> {
     let (train, gap) = (last.train_loss, last.val_loss - last.train_loss);
     let share = gap / last.val_loss.max(1e-9);
     Some(if share > 0.4 {
-        let text = format!("Training loss is {train:.2}, far below validation's {:.2}: the model memorizes its text.", last.val_loss);
+        let text = format!(
+            "Training loss is {train:.2}, far below validation's {:.2}: the model memorizes its text.",
+            last.val_loss
+        );
         verdict(Tone::Warning, text + " More text, dropout or fewer epochs would help.")
     } else if share > 0.1 {
-        let text = format!("Training loss is {train:.2}, {gap:.2} below validation: it begins to know its text by heart.");
+        let text =
+            format!("Training loss is {train:.2}, {gap:.2} below validation: it begins to know its text by heart.");
         verdict(Tone::Plain, text)
     } else {
         let text = format!("Training loss is {train:.2}, close to validation: what was learned holds for unseen text.");
@@ -87,7 +92,9 @@ fn clipping(run: &RunData) -> Option<Verdict> {
         _ if off => verdict(Tone::Plain, "Gradients were not clipped."),
         0.0 => verdict(Tone::Good, "No step needed clipping."),
         share if share > 0.5 => {
-            let text = format!("{percent:.0} % of steps were clipped: the limit, more than the learning rate, set their size.");
+            let text = format!(
+                "{percent:.0} % of steps were clipped: the limit, more than the learning rate, set their size."
+            );
             verdict(Tone::Plain, text)
         }
         _ => verdict(Tone::Good, format!("{} % of steps were clipped.", percent_text(percent))),
