@@ -2,6 +2,7 @@
 
 use crate::{PretrainSettings, SettingsError, TrainError};
 use cavy_text::rng::hash_bytes;
+use cavy_text::split::TrainValidation;
 use cavy_text::{Corpus, Document, TextError, TokenStore, Tokenizer, shards, split, stories};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
@@ -76,10 +77,20 @@ pub fn prepare(
     cache: Option<&Path>,
     note: &mut dyn FnMut(String),
 ) -> Result<Data, TrainError> {
+    prepare_up_to(IN_MEMORY_BYTES, settings, cache, note)
+}
+
+/// [`prepare`] with another bound for what is kept in memory.
+fn prepare_up_to(
+    in_memory_bytes: usize,
+    settings: &PretrainSettings,
+    cache: Option<&Path>,
+    note: &mut dyn FnMut(String),
+) -> Result<Data, TrainError> {
     if let Some(data) = cache.and_then(reopened) {
         return data;
     }
-    let (train, val) = documents(settings)?;
+    let TrainValidation { train, validation: val } = documents(settings)?;
     let bytes = |documents: &[Document]| documents.iter().map(|document| document.text.len()).sum::<usize>();
     let (train_bytes, val_bytes) = (bytes(&train), bytes(&val));
     let megabytes = |bytes: usize| bytes as f64 / 1e6;
@@ -92,7 +103,7 @@ pub fn prepare(
     let tokenizer = tokenizer(&settings.tokenizer, &train, &val)?;
     let all = |documents: Vec<Document>| documents.into_iter().map(Ok::<_, TextError>);
     let (train, val) = match cache {
-        Some(cache) if train_bytes + val_bytes > IN_MEMORY_BYTES => {
+        Some(cache) if train_bytes + val_bytes > in_memory_bytes => {
             note(format!("tokenizing into {}", cache.display()));
             let store = |name: &str, documents| {
                 let folder = cache.join(name);
@@ -122,15 +133,15 @@ fn reopened(cache: &Path) -> Option<Result<Data, TrainError>> {
 }
 
 /// Training and validation documents.
-fn documents(settings: &PretrainSettings) -> Result<(Vec<Document>, Vec<Document>), TrainError> {
+fn documents(settings: &PretrainSettings) -> Result<TrainValidation, TrainError> {
     let (mut train, mut val) = (Vec::new(), Vec::new());
     let mut read = Vec::new();
     for path in &settings.data {
         match builtin(settings, "data", path)? {
-            Some((made, held_out)) => {
-                train.extend(made);
+            Some(made) => {
+                train.extend(made.train);
                 if settings.val_data.is_empty() {
-                    val.extend(held_out);
+                    val.extend(made.validation);
                 }
             }
             None => read.extend(Corpus::open(path, &settings.text_key)?.read_all()?),
@@ -138,7 +149,7 @@ fn documents(settings: &PretrainSettings) -> Result<(Vec<Document>, Vec<Document
     }
     for path in &settings.val_data {
         match builtin(settings, "val_data", path)? {
-            Some((_, held_out)) => val.extend(held_out),
+            Some(made) => val.extend(made.validation),
             None => val.extend(Corpus::open(path, &settings.text_key)?.read_all()?),
         }
     }
@@ -149,15 +160,11 @@ fn documents(settings: &PretrainSettings) -> Result<(Vec<Document>, Vec<Document
     } else {
         train.extend(read);
     }
-    Ok((train, val))
+    Ok(TrainValidation { train, validation: val })
 }
 
 /// Training and held-out documents of a built-in data set, if `path` names one.
-fn builtin(
-    settings: &PretrainSettings,
-    key: &str,
-    path: &str,
-) -> Result<Option<(Vec<Document>, Vec<Document>)>, SettingsError> {
+fn builtin(settings: &PretrainSettings, key: &str, path: &str) -> Result<Option<TrainValidation>, SettingsError> {
     if !path.starts_with("builtin:") {
         return Ok(None);
     }
@@ -176,7 +183,8 @@ fn builtin(
     };
     let train_bytes = megabytes * 1_000_000;
     let held_out = (train_bytes as f64 * settings.val_fraction) as usize;
-    Ok(Some(stories::corpus(settings.seed, train_bytes, held_out)))
+    let (train, validation) = stories::corpus(settings.seed, train_bytes, held_out);
+    Ok(Some(TrainValidation { train, validation }))
 }
 
 /// The tokenizer that `spec` names.
@@ -236,6 +244,22 @@ mod tests {
         let before = data.fingerprint();
         fs::write(&path, "abcdefghza").unwrap();
         assert_ne!(before, prepared(&settings(&path)).unwrap().fingerprint());
+    }
+
+    #[test]
+    fn large_text_is_tokenized_once_into_shards_that_are_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, cache) = (folder.path().join("a.txt"), folder.path().join("run/tokens"));
+        fs::write(&path, "some words, again and again. ".repeat(40)).unwrap();
+        let settings = PretrainSettings { tokenizer: "byte".to_owned(), ..settings(&path) };
+        let prepared = |bound| prepare_up_to(bound, &settings, Some(&cache), &mut |_| ()).unwrap().fingerprint();
+        let in_memory = prepared(10_000);
+        assert!(!cache.exists());
+        assert_eq!(prepared(100), in_memory);
+        assert!(cache.join("train/tokens-00000.shard").exists());
+        // The text is not read again.
+        fs::remove_file(&path).unwrap();
+        assert_eq!(prepared(100), in_memory);
     }
 
     #[test]

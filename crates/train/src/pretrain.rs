@@ -115,7 +115,8 @@ pub fn run(
 /// Everything a run holds but the model, which each step takes and gives back.
 struct Run<'a> {
     settings: &'a PretrainSettings,
-    run_dir: &'a Path,
+    /// Run directory.
+    folder: &'a Path,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
     data: Data,
@@ -187,7 +188,7 @@ impl<'a> Run<'a> {
         }));
         let run = Self {
             settings,
-            run_dir,
+            folder: run_dir,
             observer,
             stop,
             data,
@@ -377,7 +378,7 @@ impl<'a> Run<'a> {
             model,
             optimizer: &self.optimizer,
         };
-        let path = checkpoint::save(self.run_dir, &snapshot)?;
+        let path = checkpoint::save(self.folder, &snapshot)?;
         let step = self.progress.step;
         self.saved = Some(step);
         tracing::info!(step, path = %path.display(), "checkpoint");

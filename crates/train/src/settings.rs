@@ -15,6 +15,7 @@ use std::str::FromStr;
 /// Everything that decides a pretraining run. Same settings, same data, same bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PretrainSettings {
     /// Run directory: settings, metrics, samples, checkpoints, model and report go there
     #[arg(long, help_heading = "Run")]

@@ -1,4 +1,5 @@
 //! Whole runs of tiny models: learning, stopping, resuming, and what goes wrong.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
 
 use cavy_train::metrics::{self, Event, Observer, Record, SampleRecord};
 use cavy_train::pretrain::{Outcome, run};
