@@ -2,6 +2,7 @@
 
 use crate::text;
 use cavy_train::Schedule;
+use std::fmt::Write as _;
 
 /// Cells of the drawing; each is two dots wide and four high.
 const WIDTH: usize = 64;
@@ -24,11 +25,11 @@ pub(crate) fn draw(schedule: &Schedule) -> String {
             _ => String::new(),
         };
         let line: String = line.iter().collect();
-        out.push_str(&format!("{label:>9} ┤{}\n", line.trim_end_matches('\u{2800}')));
+        let _ = writeln!(out, "{label:>9} ┤{}", line.trim_end_matches('\u{2800}'));
     }
-    out.push_str(&format!("{:>9} └{}\n", "", "─".repeat(WIDTH)));
+    let _ = writeln!(out, "{:>9} └{}", "", "─".repeat(WIDTH));
     let last = curve.len().to_string();
-    out.push_str(&format!("{:>11}0{:>width$}", "", last, width = WIDTH - 1));
+    let _ = write!(out, "{:>11}0{:>width$}", "", last, width = WIDTH - 1);
     out
 }
 

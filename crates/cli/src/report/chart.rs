@@ -82,7 +82,8 @@ impl Chart {
         }
         if let Some((x, y, words)) = &self.mark {
             let (at_x, at_y) = (frame.x(*x), frame.y(*y));
-            let (anchor, shift) = if at_x > (frame.left + frame.right) / 2.0 { ("end", -9.0) } else { ("start", 9.0) };
+            let (anchor, shift) =
+                if at_x > f64::midpoint(frame.left, frame.right) { ("end", -9.0) } else { ("start", 9.0) };
             let below = if at_y > frame.bottom - 24.0 { -9.0 } else { 18.0 };
             let _ = write!(
                 out,
@@ -149,7 +150,7 @@ impl Chart {
                 escape(&(self.format)(value))
             );
         }
-        let (middle, low) = ((frame.left + frame.right) / 2.0, frame.bottom);
+        let (middle, low) = (f64::midpoint(frame.left, frame.right), frame.bottom);
         let _ = write!(
             out,
             "<line class=\"axis\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{low:.1}\" y2=\"{low:.1}\"/>",

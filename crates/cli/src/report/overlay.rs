@@ -92,9 +92,17 @@ fn figures(runs: &[RunData], names: &[String]) -> String {
     out + "</table></div>\n"
 }
 
+/// Cells of a table's row.
+fn cells(tag: &str, texts: impl Iterator<Item = String>) -> String {
+    texts.fold(String::new(), |mut row, text| {
+        let _ = write!(row, "<{tag}>{}</{tag}>", escape(&text));
+        row
+    })
+}
+
 /// The settings in which the runs differ.
 fn differences(runs: &[RunData], names: &[String]) -> String {
-    let head: String = names.iter().map(|name| format!("<th>{}</th>", escape(name))).collect();
+    let head = cells("th", names.iter().cloned());
     let mut rows = String::new();
     let keys = runs.first().into_iter().flat_map(|run| run.settings.keys()).filter(|key| *key != "out");
     for key in keys {
@@ -102,8 +110,7 @@ fn differences(runs: &[RunData], names: &[String]) -> String {
         if values.windows(2).all(|pair| pair[0] == pair[1]) {
             continue;
         }
-        let cells: String =
-            values.iter().map(|value| format!("<td>{}</td>", escape(&value.map(shown).unwrap_or_default()))).collect();
+        let cells = cells("td", values.iter().map(|value| value.map(shown).unwrap_or_default()));
         let _ = writeln!(rows, "<tr><th>{}</th>{cells}</tr>", escape(key));
     }
     if rows.is_empty() {

@@ -191,14 +191,11 @@ fn settings(run: &RunData) -> String {
         return String::new();
     }
     let defaults = PretrainSettings::default().to_table();
-    let rows: String = run
-        .settings
-        .iter()
-        .map(|(key, value)| {
-            let class = if defaults.get(key) == Some(value) { "" } else { " class=\"changed\"" };
-            format!("<div{class}><dt>{}</dt><dd>{}</dd></div>\n", escape(key), escape(&shown(value)))
-        })
-        .collect();
+    let mut rows = String::new();
+    for (key, value) in &run.settings {
+        let class = if defaults.get(key) == Some(value) { "" } else { " class=\"changed\"" };
+        let _ = writeln!(rows, "<div{class}><dt>{}</dt><dd>{}</dd></div>", escape(key), escape(&shown(value)));
+    }
     let note = "<p class=\"about\">In bold: what differs from the default. <code>run.toml</code> repeats the run.</p>";
     format!("<h2>Settings</h2>\n{note}\n<dl class=\"settings\">\n{rows}</dl>\n")
 }

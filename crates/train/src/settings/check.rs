@@ -174,6 +174,7 @@ impl PretrainSettings {
 }
 
 /// An error for `key` unless `holds`.
+#[expect(clippy::needless_pass_by_value, reason = "numbers and borrowed text are handed over as they are")]
 fn demand(holds: bool, key: &str, found: impl ToString, expected: &str, hint: &str) -> Result<(), SettingsError> {
     if holds {
         return Ok(());
@@ -195,10 +196,9 @@ fn typed(key: &str, value: Value, default: &Value) -> Result<Value, SettingsErro
         }
         (Value::Integer(_), Value::Integer(count)) if *count >= 0 => return Ok(value),
         (Value::Integer(_), _) => ("a whole number of at least 0", "write it without sign, point or quotes"),
-        (Value::Float(_), Value::Float(_)) => return Ok(value),
+        (Value::Float(_), Value::Float(_)) | (Value::Boolean(_), Value::Boolean(_)) => return Ok(value),
         (Value::Float(_), Value::Integer(whole)) => return Ok(Value::Float(*whole as f64)),
         (Value::Float(_), _) => ("a number", "write it without quotes, for instance 0.1 or 3e-4"),
-        (Value::Boolean(_), Value::Boolean(_)) => return Ok(value),
         (Value::Boolean(_), _) => ("true or false", "write it without quotes"),
         (Value::Array(_), Value::String(_)) => return Ok(Value::Array(vec![value])),
         (Value::Array(_), Value::Array(items)) if items.iter().all(Value::is_str) => return Ok(value),
