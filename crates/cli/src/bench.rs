@@ -1,8 +1,10 @@
-//! `cavy bench`: this machine on the work of training.
+//! `cavy bench`: this machine on the work of training, with the options and keys of the peers' scripts.
 
 use crate::error::CliError;
 use crate::{Ending, doctor};
 use clap::{Args, Subcommand};
+
+mod pretrain_step;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -14,11 +16,14 @@ pub(crate) struct BenchArgs {
 enum Bench {
     /// Matrix products: the rate that everything else is held against
     Matmul(doctor::DoctorArgs),
+    /// A GPT-2 pretraining step: forward, backward, clipping at 1.0 and AdamW
+    PretrainStep(pretrain_step::PretrainStepArgs),
 }
 
 /// Measures.
 pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
     match &args.bench {
         Bench::Matmul(args) => doctor::doctor(args),
+        Bench::PretrainStep(args) => pretrain_step::run(args),
     }
 }

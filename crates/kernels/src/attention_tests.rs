@@ -104,3 +104,28 @@ fn a_continuation_equals_the_whole_sequence() {
     let split = run(&Segments::of_lengths(&[5]).with_continuation(0, 4));
     assert!(whole.iter().zip(&split).all(|(a, b)| (a - b).abs() < 1e-6));
 }
+
+#[test]
+fn the_fast_path_equals_pytorch() {
+    let golden = crate::golden::Golden::read("attention");
+    for (name, kv) in [("mha", 4), ("gqa", 2)] {
+        let heads = Heads::new(4, kv, 8).unwrap();
+        let qkv: Vec<f32> = test_input(12 * heads.packed_width(), 1).iter().map(|x| 4.0 * x).collect();
+        let d_out = test_input(12 * 32, 2);
+        for (kind, segments) in
+            [("packed", Segments::of_lengths(&[7, 5])), ("prefix", Segments::of_lengths(&[7]).with_continuation(0, 5))]
+        {
+            for (window_name, window) in [("all", None), ("w3", Some(3))] {
+                let spec = spec(&segments, heads, window, 0.0);
+                let (mut out, mut lse) = (vec![0.0; 12 * 32], vec![0.0; 12 * 4]);
+                forward(Exec::new(2), &spec, &qkv, &mut out, &mut lse);
+                let mut d_qkv = vec![0.0; qkv.len()];
+                backward(Exec::new(2), &spec, &d_out, &qkv, &out, &lse, &mut d_qkv);
+                let case = format!("{name}_{kind}_{window_name}");
+                golden.check(&format!("{case}.out"), &out, 2e-6);
+                golden.check(&format!("{case}.lse"), &lse, 2e-6);
+                golden.check(&format!("{case}.d_qkv"), &d_qkv, 2e-6);
+            }
+        }
+    }
+}

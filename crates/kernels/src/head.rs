@@ -411,4 +411,28 @@ mod tests {
             std::panic::catch_unwind(|| cross_entropy(Exec::new(1), &input, &[1.0], &mut [0.0], None, None)).is_err()
         );
     }
+
+    #[test]
+    fn the_fast_paths_equal_pytorch() {
+        let golden = crate::golden::Golden::read("head");
+        let h: Vec<f32> = test_input(48, 1).iter().map(|x| 8.0 * x).collect();
+        let (w, targets) = (test_input(88, 2), [3, 0, 10, 7, 7, 1]);
+        let (weights, total) = ([1.0, 0.0, 0.5, 2.0, 1.0, 0.25], 4.75);
+        let input = HeadInput { hidden: &h, weight: &w, targets: &targets };
+        let (mut lp, mut ent, mut lse) = ([0.0; 6], [0.0; 6], [0.0; 6]);
+        let (mut d_h, mut d_w) = ([0.0; 48], [0.0; 88]);
+        let exec = Exec::new(2);
+        token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse);
+        token_logprobs_backward(exec, &input, (&weights, &[0.0; 6]), (&ent, &lse), Some(&mut d_h), Some(&mut d_w));
+        for (name, found) in [("logprobs", &lp[..]), ("entropy", &ent), ("d_x_sum", &d_h), ("d_weight_sum", &d_w)] {
+            golden.check(name, found, 2e-6);
+        }
+        let mean = weights.map(|w| w / total);
+        cross_entropy(exec, &input, &mean, &mut lp, Some(&mut d_h), Some(&mut d_w));
+        for (name, found) in [("logprobs", &lp[..]), ("d_x", &d_h), ("d_weight", &d_w)] {
+            golden.check(name, found, 2e-6);
+        }
+        let loss: f64 = lp.iter().zip(mean).map(|(&lp, w)| -f64::from(lp) * f64::from(w)).sum();
+        assert!((loss - golden.values("loss_f64")[0]).abs() < 1e-6);
+    }
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::missing_panics_doc, reason = "doc comments say `Panics:` on a line of its own")]
 
 pub mod adamw;
+pub mod add;
 pub mod attention;
 pub mod buffer;
 pub mod dropout;

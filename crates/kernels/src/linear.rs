@@ -146,4 +146,19 @@ mod tests {
             check_fast("linear", run, &[reference::forward(&wide(&x), &wide(&w), &wide(&b)), d_x, d_w, d_b], 2e-6);
         }
     }
+
+    #[test]
+    fn the_fast_path_equals_pytorch() {
+        let golden = crate::golden::Golden::read("linear");
+        let (x, w, b, d_y) = (test_input(35, 1), test_input(63, 2), test_input(9, 3), test_input(45, 4));
+        let (mut y, mut d_x, mut d_w, mut d_b) = ([0.0; 45], [0.0; 35], [0.0; 63], [0.0; 9]);
+        let exec = Exec::new(2);
+        forward(exec, &x, &w, Some(&b), 9, &mut y);
+        backward_input(exec, &d_y, &w, 9, &mut d_x);
+        backward_weight(exec, &d_y, &x, 9, &mut d_w);
+        backward_bias(exec, &d_y, &mut d_b);
+        for (name, found) in [("y", &y[..]), ("d_x", &d_x), ("d_weight", &d_w), ("d_bias", &d_b)] {
+            golden.check(name, found, 5e-7);
+        }
+    }
 }

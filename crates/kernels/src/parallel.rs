@@ -78,6 +78,7 @@ fn worker(mailbox: &Mailbox) {
         }
         let mut slot = lock(&mailbox.region);
         while slot.is_none() {
+            // Also where the caller took the region back between the flag and the lock.
             slot = mailbox.wake.wait(slot).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         let region = slot.take();
@@ -133,6 +134,13 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
         mailbox.wake.notify_one();
     }
     region.work();
+    // A worker that has not looked yet (its core may be busy with something else) is not waited for.
+    for mailbox in &pool.workers[..helpers] {
+        if lock(&mailbox.region).take().is_some() {
+            mailbox.full.store(false, Ordering::Release);
+            region.running.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
     let mut spins = 0;
     while region.running.load(Ordering::Acquire) > 0 {
         if spins < SPINS_BEFORE_SLEEP {

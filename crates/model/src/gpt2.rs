@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{
-    AttentionSpec, CrossEntropy, Gelu, Heads, TiedGradient, attention, dropout, embedding, embedding_tied, gelu,
+    AttentionSpec, CrossEntropy, Gelu, Heads, TiedGradient, add, attention, dropout, embedding, embedding_tied, gelu,
     linear_cross_entropy,
 };
 use std::path::Path;
@@ -93,9 +93,9 @@ impl Block {
     fn forward(&self, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
         let qkv = self.attn.c_attn.forward(self.ln_1.forward(x.clone(), context.eps)); // (N, 3 D)
         let mixed = attention(qkv, &context.spec); // (N, D); the only step that mixes positions
-        let x = x + context.dropped(self.attn.c_proj.forward(mixed), 1);
+        let x = add(x, context.dropped(self.attn.c_proj.forward(mixed), 1));
         let inner = self.mlp.c_fc.forward(self.ln_2.forward(x.clone(), context.eps)); // (N, F)
-        x + context.dropped(self.mlp.c_proj.forward(gelu(inner, Gelu::Tanh)), 2)
+        add(x, context.dropped(self.mlp.c_proj.forward(gelu(inner, Gelu::Tanh)), 2))
     }
 }
 
@@ -231,7 +231,7 @@ impl Gpt2 {
             Some(tied) => embedding_tied(self.wte.weight.val(), &pass.ids, tied),
             None => embedding(self.wte.weight.val(), &pass.ids),
         };
-        let x = tokens + embedding(self.wpe.weight.val(), &pass.positions);
+        let x = add(tokens, embedding(self.wpe.weight.val(), &pass.positions));
         dropout(x, self.drop_rate(pass), subkey(pass.dropout_key.unwrap_or(0), u64::MAX))
     }
 

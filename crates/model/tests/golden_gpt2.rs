@@ -65,11 +65,7 @@ impl ParameterVisitor for GoldenWeights {
         };
         let values = test_input(info.shape.iter().product(), salt);
         let values: Vec<f32> = values.into_iter().map(|x| x * scale + shift).collect();
-        let values = if is_conv1d(&info.name) {
-            transposed(&values, info.shape[1], info.shape[0])
-        } else {
-            values
-        };
+        let values = if is_conv1d(&info.name) { transposed(&values, info.shape[1], info.shape[0]) } else { values };
         Tensor::from_data(TensorData::new(values, info.shape.clone()), &tensor.device())
     }
 }
@@ -171,7 +167,12 @@ struct Update {
 }
 
 impl ParameterVisitor for Update {
-    fn visit<const D: usize>(&mut self, info: &ParameterInfo, tensor: Tensor<D>, gradient: Option<Tensor<D>>) -> Tensor<D> {
+    fn visit<const D: usize>(
+        &mut self,
+        info: &ParameterInfo,
+        tensor: Tensor<D>,
+        gradient: Option<Tensor<D>>,
+    ) -> Tensor<D> {
         let device = tensor.device();
         let n: usize = info.shape.iter().product();
         let moments = self.moments.entry(info.name.clone()).or_insert_with(|| vec![vec![0.0; n]; 2]);

@@ -1,10 +1,35 @@
-//! GELU, SwiGLU and dropout.
+//! The residual sum, GELU, SwiGLU and dropout.
 
-use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice};
+use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice, slice_mut};
 use burn::tensor::{Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
+use cavy_kernels::add::add_to;
 use cavy_kernels::gelu::{self as gelu_kernel, Gelu};
 use cavy_kernels::{dropout as dropout_kernel, swiglu as swiglu_kernel};
+
+/// The residual sum `stream + branch`, in the memory of `branch` where nobody else holds that.
+///
+/// Shapes: both `(N, D)`, and the result.
+pub fn add(stream: Tensor<2>, branch: Tensor<2>) -> Tensor<2> {
+    if is_fused(&stream) {
+        return apply(Add, [Input::of(stream), Input::of(branch)]);
+    }
+    stream + branch
+}
+
+#[derive(Debug)]
+struct Add;
+
+impl CpuOp<2> for Add {
+    type Saved = ();
+    fn forward(&self, [stream, mut branch]: [FlexTensor; 2], _: [bool; 2]) -> (FlexTensor, ()) {
+        add_to(exec(), slice(&stream), slice_mut(&mut branch));
+        (branch, ())
+    }
+    fn backward(self, d_y: FlexTensor, (): (), wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        wanted.map(|wanted| wanted.then(|| d_y.clone()))
+    }
+}
 
 /// The Gaussian error linear unit, exact or in its tanh form.
 ///

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::{
-    AttentionSpec, Gelu, Heads, Segments, TiedGradient, attention, composed_everywhere, dropout, embedding,
+    AttentionSpec, Gelu, Heads, Segments, TiedGradient, add, attention, composed_everywhere, dropout, embedding,
     embedding_tied, gelu, layer_norm, linear, linear_cross_entropy, rms_norm, rope, swiglu, token_logprobs,
 };
 use std::sync::Arc;
@@ -80,6 +80,7 @@ fn pointwise_functions() {
     let (x, y) = (input([4, 19], 1) * 8.0, input([4, 19], 2) * 8.0);
     check(&[x.clone()], |x| gelu(x[0].clone(), Gelu::Tanh));
     check(&[x.clone()], |x| gelu(x[0].clone(), Gelu::Erf));
+    check(&[x.clone(), y.clone()], |x| add(x[0].clone(), x[1].clone()));
     check(&[x.clone(), y], |x| swiglu(x[0].clone(), x[1].clone()));
     check(&[x], |x| dropout(x[0].clone(), 0.3, 5));
 }
