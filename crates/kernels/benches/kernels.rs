@@ -5,6 +5,8 @@
 //!
 //! Run `cargo bench -p cavy-kernels`, or `cargo bench -p cavy-kernels -- gelu` for some rows.
 
+#![expect(clippy::wildcard_imports, reason = "each module of rows takes what they share")]
+
 use cavy_kernels::adamw::{self, AdamW};
 use cavy_kernels::gelu::{self, Gelu};
 use cavy_kernels::parallel::for_each_chunk;

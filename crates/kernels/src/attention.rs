@@ -13,7 +13,7 @@
 //! output is `(N, H E)`, `lse` `(N, H)`.
 //! Source: Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, equation 1; Ainslie et al. 2023 for grouped queries,
 //! <https://arxiv.org/abs/2305.13245>; recomputation as in Dao et al. 2022, <https://arxiv.org/abs/2205.14135>.
-#![allow(unsafe_code, reason = "heads of one token are written by different tasks")]
+#![expect(unsafe_code, reason = "heads of one token are written by different tasks")]
 
 use crate::dropout::{keep, threshold};
 use crate::exec::Exec;
@@ -320,8 +320,8 @@ pub fn backward(
                 pass.segment(segments[s], scratch, &d_qkv);
                 own += segments[s].len;
             }
-            let mut row = 0;
-            for token in family().flat_map(|s| segments[s].start..segments[s].start + segments[s].len) {
+            let tokens = family().flat_map(|s| segments[s].start..segments[s].start + segments[s].len);
+            for (row, token) in tokens.enumerate() {
                 let from = row * heads.dim..(row + 1) * heads.dim;
                 let start = token * heads.packed_width();
                 // SAFETY: this task alone writes this family's rows of this key/value head.
@@ -330,7 +330,6 @@ pub fn backward(
                     d_qkv.slice(k, heads.dim).copy_from_slice(&scratch.d_keys[from.clone()]);
                     d_qkv.slice(v, heads.dim).copy_from_slice(&scratch.d_values[from]);
                 }
-                row += 1;
             }
         });
     });

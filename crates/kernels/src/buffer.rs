@@ -1,5 +1,5 @@
 //! Memory for results.
-#![allow(unsafe_code, reason = "skips the zeroing of memory that a kernel overwrites whole")]
+#![expect(unsafe_code, reason = "skips the zeroing of memory that a kernel overwrites whole")]
 
 /// A vector of `len` floats whose values are arbitrary: for a kernel that writes each of them before any is read.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Shapes: `weight` and `d_weight` `(V, D)`, `ids` `(N)`, `y` and `d_y` `(N, D)`.
 //! Source: Bengio et al. 2003, "A Neural Probabilistic Language Model", section 2 (the matrix `C`).
-#![allow(unsafe_code, reason = "each task owns some columns of a matrix, which are no slice")]
+#![expect(unsafe_code, reason = "each task owns some columns of a matrix, which are no slice")]
 
 use crate::exec::Exec;
 use crate::lanes::rows_per_task;

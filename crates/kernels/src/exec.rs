@@ -41,8 +41,11 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
             }
-            #[allow(unreachable_patterns, reason = "which arms are compiled depends on the target")]
-            _ => false,
+            // The sets of other architectures.
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon => false,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 

@@ -41,7 +41,7 @@ impl HeadInput<'_> {
     /// Panics: if the lengths do not fit together or a target is no row of the weight.
     fn sizes(&self) -> (usize, usize, usize) {
         let n = self.targets.len();
-        let dim = if n == 0 { 1 } else { self.hidden.len() / n };
+        let dim = self.hidden.len().checked_div(n).unwrap_or(1);
         assert!(dim > 0 && self.hidden.len() == n * dim, "{} hidden values of {n} tokens", self.hidden.len());
         assert!(self.weight.len().is_multiple_of(dim), "{} weights of width {dim}", self.weight.len());
         let vocab = self.weight.len() / dim;

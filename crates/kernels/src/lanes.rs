@@ -1,6 +1,6 @@
 //! Pieces that kernels share: tasks of a fixed size and sums in a fixed order, so that neither the number of threads nor
 //! the width of the machine's vectors changes a result.
-#![allow(unsafe_code, reason = "hands out parts of several slices to the tasks of one region")]
+#![expect(unsafe_code, reason = "hands out parts of several slices to the tasks of one region")]
 
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};

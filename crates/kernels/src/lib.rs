@@ -1,10 +1,8 @@
 //! The CPU maths of cavy: slices in, slices out.
 //!
-//! Each file holds one kernel: its formula, a plain reference in f64, the
-//! backward pass, the fast path and the tests that hold them together. This crate knows no tensor
-//! library, no files and no clock; threads and instruction set come in as an [`Exec`].
-#![expect(clippy::inline_always, reason = "a kernel's body must be compiled with the target features of its caller")]
-#![expect(clippy::missing_panics_doc, reason = "doc comments say `Panics:` on a line of its own")]
+//! Each file holds one kernel: its formula, a plain reference in f64, the backward pass, the fast
+//! path and the tests that hold them together. This crate knows no tensor library, no files and no clock; threads and
+//! instruction set come in as an [`Exec`].
 
 pub mod adamw;
 pub mod add;

@@ -25,7 +25,9 @@ pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out:
             assert_eq!(bias.len(), out, "bias of a layer with {out} outputs");
             let rows = 16_384_usize.div_ceil(out.max(1));
             for_each_chunk(exec, y, (rows * out).max(1), |_, y| {
-                y.chunks_mut(out).for_each(|y| y.copy_from_slice(bias))
+                for y in y.chunks_mut(out) {
+                    y.copy_from_slice(bias);
+                }
             });
             Onto::Add
         }

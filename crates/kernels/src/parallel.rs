@@ -5,7 +5,7 @@
 //!
 //! Law: what a region computes must not depend on who runs which task; then results are the same
 //! bits for any number of threads. Every kernel splits its work by shape alone.
-#![allow(unsafe_code, reason = "hands a borrowed closure and disjoint slices to worker threads")]
+#![expect(unsafe_code, reason = "hands a borrowed closure and disjoint slices to worker threads")]
 
 use crate::exec::Exec;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -258,7 +258,7 @@ mod tests {
         for_each(exec, 4, |_| {
             for_each(exec, 5, |_| {
                 total.fetch_add(1, Ordering::Relaxed);
-            })
+            });
         });
         assert_eq!(total.into_inner(), 20);
     }

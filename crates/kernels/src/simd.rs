@@ -3,7 +3,7 @@
 //! A [`Kernel`] is plain Rust over slices and fixed-size lane arrays, always inlined into a function
 //! that carries the target features, so that the compiler vectorizes it for each set. Nothing here
 //! but the dispatch is `unsafe`.
-#![allow(unsafe_code, reason = "calling a function with target features needs unsafe")]
+#![expect(unsafe_code, reason = "calling a function with target features needs unsafe")]
 
 use crate::exec::{Exec, Isa};
 

@@ -62,6 +62,9 @@ mod inner {
     }
 }
 
+/// Largest size: products of three of them still fit 64 bits.
+const MOST: usize = 1 << 20;
+
 /// The four published models: name, width, layers, heads.
 pub const PUBLISHED: [(&str, usize, usize, usize); 4] = [
     ("gpt2-124m", 768, 12, 12),
@@ -107,8 +110,6 @@ impl Gpt2Config {
             ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
         ];
-        // A size past this would overflow products of three of them.
-        const MOST: usize = 1 << 20;
         for (key, size) in sizes.into_iter().chain([("intermediate_size", self.inner_size())]) {
             if size == 0 || size > MOST {
                 let (found, expected) = (size.to_string(), format!("1 to {MOST}"));

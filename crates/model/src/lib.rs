@@ -11,6 +11,7 @@ mod gpt2;
 mod layers;
 mod parameters;
 
+pub use burn::tensor::Device;
 pub use config::{Gpt2Config, PUBLISHED};
 pub use error::ModelError;
 pub use gpt2::Gpt2;

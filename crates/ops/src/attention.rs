@@ -50,7 +50,7 @@ pub fn attention(qkv: Tensor<2>, spec: &AttentionSpec) -> Tensor<2> {
 fn composed(qkv: &Tensor<2>, spec: &AttentionSpec, s: usize) -> Tensor<2> {
     let (heads, segment) = (spec.heads, spec.segments.list()[s]);
     let (h, k, e, len) = (heads.query(), heads.kv(), heads.dim(), segment.len);
-    let rows = |start: usize, len: usize| qkv.clone().slice([start..start + len]);
+    let rows = |start: usize, len: usize| qkv.clone().narrow(0, start, len);
     let own = rows(segment.start, len);
     let keys = match segment.prefix {
         Some(prefix) => {

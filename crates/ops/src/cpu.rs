@@ -55,13 +55,15 @@ pub(crate) enum Input {
 
 /// Whether fused kernels serve this tensor.
 pub(crate) fn is_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
-    use burn::backend::DispatchDevice;
+    use burn::backend::{DispatchDevice, GradientCheckpointingStrategy};
     let device = tensor.device();
     let inner = device.clone().without_autodiff();
     !COMPOSED.get()
         && tensor.dtype() == DType::F32
         && matches!(inner.as_dispatch(), DispatchDevice::Flex(_))
-        && device.gradient_checkpointing_strategy().is_none_or(|strategy| strategy == Default::default())
+        && device
+            .gradient_checkpointing_strategy()
+            .is_none_or(|strategy| strategy == GradientCheckpointingStrategy::default())
 }
 
 impl Input {

@@ -136,7 +136,7 @@ pub fn token_logprobs(hidden: Tensor<2>, weight: Tensor<2>, targets: &Arc<[u32]>
     }
     let n = targets.len();
     let both: Tensor<2> = apply(TokenLogprobs(Arc::clone(targets)), [Input::of(hidden), Input::of(weight)]);
-    (both.clone().slice([0..1]).reshape([n]), both.slice([1..2]).reshape([n]))
+    (both.clone().narrow(0, 0, 1).reshape([n]), both.narrow(0, 1, 1).reshape([n]))
 }
 
 fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> (Tensor<1>, Tensor<1>) {

@@ -2,8 +2,7 @@
 
 use crate::error::CliError;
 use crate::{Ending, text};
-use burn::tensor::Device;
-use cavy_model::{Gpt2, Gpt2Config};
+use cavy_model::{Device, Gpt2, Gpt2Config};
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{Exec, Segments, set_exec};
 use cavy_train::PretrainSettings;

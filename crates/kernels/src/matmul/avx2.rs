@@ -14,8 +14,9 @@ use super::{Onto, View, ViewMut};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
 use std::arch::x86_64::{
-    __m256, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+    __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_broadcast_ss, _mm256_cmpgt_epi32,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_mul_ps, _mm256_permute2f128_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
     _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 use std::cell::RefCell;
@@ -102,39 +103,45 @@ unsafe fn multiply_block(
         for i in block.rows.clone().step_by(MR) {
             let a = a_panels[i * kc..(i + MR) * kc].as_ptr();
             let rows = MR.min(block.rows.end - i);
+            let tile = Tile { rows, cols, stride: c_stride, add, scale };
             // SAFETY: the strips hold `kc` steps; the tile's `rows x cols` elements belong to this task alone.
-            unsafe {
-                let tile = c.as_mut_ptr().add(i * c_stride + block.first_col + j);
-                if rows == MR && cols == NR {
-                    multiply_tile(kc, a, b, tile, c_stride, add, scale);
-                } else {
-                    let mut edge = [0.0_f32; MR * NR];
-                    multiply_tile(kc, a, b, edge.as_mut_ptr(), NR, false, scale);
-                    for r in 0..rows {
-                        for s in 0..cols {
-                            let out = tile.add(r * c_stride + s);
-                            *out = if add { *out + edge[r * NR + s] } else { edge[r * NR + s] };
-                        }
-                    }
-                }
-            }
+            unsafe { multiply_tile(kc, a, b, c.as_mut_ptr().add(i * c_stride + block.first_col + j), tile) };
         }
     }
+}
+
+/// Which part of a register tile is stored, and how.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    add: bool,
+    scale: f32,
+}
+
+/// Lanes below `count` of a vector, as the masked instructions want them.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn lanes_below(count: usize) -> __m256i {
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(count.min(8) as i32), lanes)
 }
 
 /// One register tile: `c = scale * a b` or `c += scale * a b` for strips of `kc` steps.
 ///
 /// # Safety
-/// `a` holds `kc * MR` floats, `b` `kc * NR`, and `c` is writable for `MR` rows of `NR` at `c_stride`.
+/// `a` holds `kc * MR` floats, `b` `kc * NR`, and `c` is writable for the rows and columns of `tile`.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn multiply_tile(kc: usize, a: *const f32, b: *const f32, c: *mut f32, c_stride: usize, add: bool, scale: f32) {
+unsafe fn multiply_tile(kc: usize, a: *const f32, b: *const f32, c: *mut f32, tile: Tile) {
     // SAFETY: the caller's promise bounds every pointer below.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; MR];
+        // A prefetch past the end of the result is harmless.
         for r in 0..MR {
-            _mm_prefetch::<_MM_HINT_T0>(c.add(r * c_stride).cast());
-            _mm_prefetch::<_MM_HINT_T0>(c.add(r * c_stride + NR - 1).cast());
+            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * tile.stride).cast());
+            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * tile.stride + NR - 1).cast());
         }
         let (mut a, mut b) = (a, b);
         let step = |sums: &mut [[__m256; 2]; MR], a: *const f32, b: *const f32| {
@@ -147,13 +154,13 @@ unsafe fn multiply_tile(kc: usize, a: *const f32, b: *const f32, c: *mut f32, c_
             }
         };
         for _ in 0..kc / 4 {
-            _mm_prefetch::<_MM_HINT_T0>(a.add(MR * 16).cast());
-            _mm_prefetch::<_MM_HINT_T0>(b.add(NR * 8).cast());
-            _mm_prefetch::<_MM_HINT_T0>(b.add(NR * 9).cast());
+            _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(MR * 16).cast());
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 8).cast());
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 9).cast());
             step(&mut sums, a, b);
             step(&mut sums, a.add(MR), b.add(NR));
-            _mm_prefetch::<_MM_HINT_T0>(b.add(NR * 10).cast());
-            _mm_prefetch::<_MM_HINT_T0>(b.add(NR * 11).cast());
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 10).cast());
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 11).cast());
             step(&mut sums, a.add(2 * MR), b.add(2 * NR));
             step(&mut sums, a.add(3 * MR), b.add(3 * NR));
             a = a.add(4 * MR);
@@ -164,16 +171,28 @@ unsafe fn multiply_tile(kc: usize, a: *const f32, b: *const f32, c: *mut f32, c_
             a = a.add(MR);
             b = b.add(NR);
         }
-        let scale = _mm256_set1_ps(scale);
-        for (r, [left, right]) in sums.into_iter().enumerate() {
-            let out = c.add(r * c_stride);
+        let scale = _mm256_set1_ps(tile.scale);
+        let whole = tile.cols == NR;
+        let (left_mask, right_mask) = (lanes_below(tile.cols), lanes_below(tile.cols.saturating_sub(8)));
+        for (r, [left, right]) in sums.into_iter().enumerate().take(tile.rows) {
+            let out = c.add(r * tile.stride);
             let (mut left, mut right) = (_mm256_mul_ps(left, scale), _mm256_mul_ps(right, scale));
-            if add {
-                left = _mm256_add_ps(left, _mm256_loadu_ps(out));
-                right = _mm256_add_ps(right, _mm256_loadu_ps(out.add(8)));
+            if whole {
+                if tile.add {
+                    left = _mm256_add_ps(left, _mm256_loadu_ps(out));
+                    right = _mm256_add_ps(right, _mm256_loadu_ps(out.add(8)));
+                }
+                _mm256_storeu_ps(out, left);
+                _mm256_storeu_ps(out.add(8), right);
+            } else {
+                let out_right = out.wrapping_add(8);
+                if tile.add {
+                    left = _mm256_add_ps(left, _mm256_maskload_ps(out, left_mask));
+                    right = _mm256_add_ps(right, _mm256_maskload_ps(out_right, right_mask));
+                }
+                _mm256_maskstore_ps(out, left_mask, left);
+                _mm256_maskstore_ps(out_right, right_mask, right);
             }
-            _mm256_storeu_ps(out, left);
-            _mm256_storeu_ps(out.add(8), right);
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Source of the blocked algorithm behind both: Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>.
-#![allow(unsafe_code, reason = "register tiles need intrinsics and raw pointers; views are checked first")]
+#![expect(unsafe_code, reason = "register tiles need intrinsics and raw pointers; views are checked first")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
