@@ -20,7 +20,7 @@ pub(crate) struct RunArgs {
     /// Training text instead of the recipe's
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<String>,
-    /// Directory for the stages' runs [default: runs/<recipe>]
+    /// Directory for the stages' runs [default: `runs/` and the name of the recipe]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Show the decided settings of each stage, and stop
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, CliError> {
         }
         text::say(&format!("{title}, in {}", out.display()));
         // Whatever an unfinished stage left is gone on with: its checkpoints, or its start where it has none.
-        if pretrain::train(&stage.settings, out.join("run.toml").exists())? == Ending::Stopped {
+        if pretrain::train(&stage.settings, out.exists())? == Ending::Stopped {
             text::say("`cavy run` with the same recipe goes on");
             return Ok(Ending::Stopped);
         }

@@ -34,7 +34,7 @@ pub fn embedding(weight: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
     lookup(weight, ids, None)
 }
 
-/// [`embedding`] whose weight is also the output head's; the head must get the same [`TiedGradient`] in this pass.
+/// [`embedding()`] whose weight is also the output head's; the head must get the same [`TiedGradient`] in this pass.
 pub fn embedding_tied(weight: Tensor<2>, ids: &Arc<[u32]>, tied: &TiedGradient) -> Tensor<2> {
     lookup(weight, ids, Some(tied.clone()))
 }
