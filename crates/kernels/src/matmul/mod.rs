@@ -1,6 +1,6 @@
 //! Matrix products `C = A B` or `C += A B` over strided views.
 //!
-//! With AVX2 the product is our own ([`avx2`]), elsewhere it is the `gemm` crate's.
+//! With AVX2 the product is our own (`avx2.rs`), elsewhere it is the `gemm` crate's.
 //!
 //! Source of the blocked algorithm behind both: Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>.
