@@ -1,7 +1,7 @@
 //! The blocked product for AVX2 with fused multiply-add.
 //!
 //! Why not `gemm` here: on a Zen 3 core whose multiply-add loop peaks at 99 GFLOP/s, `gemm` 0.19 and MKL
-//! reach 55 to 65 at the sizes of GPT-2; this file reaches 85 to 92 (`benches/RESULTS.md`).
+//! reach 55 to 72 at the sizes of GPT-2; this file reaches 75 to 85 (`benches/RESULTS.md`).
 //!
 //! Both operands are copied into panels that the inner loop reads in order: `A` in strips of [`MR`] rows,
 //! `B` in strips of [`NR`] columns, [`KC`] of the shared dimension at a time. The inner loop keeps a tile of
