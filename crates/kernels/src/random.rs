@@ -42,9 +42,34 @@ pub fn fill_normal(exec: Exec, key: u64, std: f32, out: &mut [f32]) {
     });
 }
 
+/// Fills `out` with values `0..` of the uniform distribution between `-bound` and `bound`.
+///
+/// Numbers: formed in f64. Same bits for any number of threads.
+pub fn fill_uniform(exec: Exec, key: u64, bound: f32, out: &mut [f32]) {
+    for_each_chunk(exec, out, TASK, |task, out| {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = (f64::from(bound) * (2.0 * uniform(key, (task * TASK + i) as u64) - 1.0)) as f32;
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uniforms_stay_within_their_bound_and_have_its_variance() {
+        let n = 100_001;
+        let (mut x, mut again) = (vec![0.0; n], vec![0.0; n]);
+        fill_uniform(Exec::new(1), 5, 0.5, &mut x);
+        fill_uniform(Exec::new(3), 5, 0.5, &mut again);
+        assert_eq!(x, again);
+        assert!(x.iter().all(|x| x.abs() <= 0.5));
+        let moment = |power: i32| x.iter().map(|&x| f64::from(x).powi(power)).sum::<f64>() / n as f64;
+        // Standard errors: sqrt(1/12 / n) = 0.0009; the variance of x^2 is 1/80 - 1/144, so sqrt(0.0056 / n) = 0.0002.
+        assert!(moment(1).abs() < 0.004, "{}", moment(1));
+        assert!((moment(2) - 1.0 / 12.0).abs() < 0.001, "{}", moment(2));
+    }
 
     #[test]
     fn normals_have_their_moments_and_the_same_bits_on_any_threads() {

@@ -76,6 +76,21 @@ impl<'a> View<'a> {
         self.data[row * self.shape.row_stride + col * self.shape.col_stride]
     }
 
+    /// Rows.
+    #[inline]
+    pub fn rows(self) -> usize {
+        self.shape.rows
+    }
+
+    /// One row whose elements lie together.
+    ///
+    /// Panics: if it is out of bounds, or its elements do not lie together.
+    #[inline(always)]
+    pub fn row(self, row: usize) -> &'a [f32] {
+        assert!(self.shape.col_stride == 1, "rows of a transposed matrix are not slices");
+        &self.data[row * self.shape.row_stride..][..self.shape.cols]
+    }
+
     /// The transposed matrix, without moving an element.
     #[must_use]
     pub fn t(self) -> Self {
