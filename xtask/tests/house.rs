@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 /// Which workspace crates each crate may name. A new arrow is a design decision: write it here first.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("kernels", &[]),
+    ("files", &[]),
     ("text", &[]),
     ("reward", &[]),
     ("curate", &[]),
     ("scaling", &[]),
     ("ops", &["kernels"]),
-    ("model", &["ops"]),
+    ("model", &["ops", "files"]),
     ("generate", &["model", "ops", "text", "reward", "curate", "scaling"]),
     ("train", &["generate", "model", "ops", "text", "reward", "curate", "scaling"]),
-    ("cli", &["train", "generate", "model", "ops", "kernels", "text", "reward", "curate", "scaling"]),
+    ("cli", &["train", "generate", "model", "ops", "kernels", "files", "text", "reward", "curate", "scaling"]),
 ];
 /// The only crates that may name Burn.
 const NAME_BURN: [&str; 4] = ["ops", "model", "generate", "train"];

@@ -1,0 +1,28 @@
+//! Model files as bytes: what tensors are in them, of which type and shape, where; and the writing of them.
+//!
+//! Every reader maps its file and gives [`Tensors`]: what is known of each, and its bytes without a copy. Files are not
+//! trusted: sizes are checked before anything is reserved, and whatever is wrong is an error that names the file and the
+//! tensor or key. This crate knows no tensor library and no architecture.
+
+mod backing;
+mod dtype;
+mod error;
+mod floats;
+mod gather;
+pub mod gguf;
+#[cfg(test)]
+mod golden;
+pub mod rope_rows;
+pub mod safetensors;
+mod save;
+mod tensors;
+
+pub use backing::{Backing, TensorBytes, map};
+pub use dtype::Dtype;
+pub use error::FilesError;
+pub use floats::{f32_bytes, f32_values};
+pub use gather::permute_rows;
+pub use gguf::Gguf;
+pub use safetensors::Safetensors;
+pub use save::{AtomicFile, Outgoing, Producer};
+pub use tensors::{TensorInfo, Tensors};
