@@ -27,6 +27,14 @@ impl Golden {
         }
     }
 
+    /// The bytes of a tensor, stored as u8.
+    pub(crate) fn bytes(&self, tensor: &str) -> Vec<u8> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = file.tensor(tensor).unwrap_or_else(|error| panic!("{}.{tensor}: {error}", self.name));
+        assert_eq!(view.dtype(), Dtype::U8, "{}.{tensor}", self.name);
+        view.data().to_vec()
+    }
+
     /// Fails unless every `|got - golden| <= bound * (1 + |golden|)`.
     pub(crate) fn check(&self, tensor: &str, got: &[f32], bound: f64) {
         assert_near(&format!("{}.{tensor}", self.name), got, &self.values(tensor), bound);

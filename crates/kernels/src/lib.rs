@@ -23,6 +23,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod math;
 pub mod matmul;
+pub mod packed;
 pub mod parallel;
 pub mod random;
 pub mod rms_norm;
