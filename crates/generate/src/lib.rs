@@ -8,8 +8,7 @@ pub mod sampler;
 
 pub use sampler::Sampling;
 
-use burn::module::Module;
-use cavy_model::{Gpt2, Pass};
+use cavy_model::{Model, Pass};
 use cavy_ops::Segments;
 use cavy_ops::kernels::random::uniform;
 use std::sync::Arc;
@@ -36,14 +35,14 @@ pub struct GenerateSettings {
 ///
 /// Panics: if `prompt` is empty, or one of its ids is not below the vocabulary's size.
 pub fn generate(
-    model: &Gpt2,
+    model: &Model,
     prompt: &[u32],
     settings: &GenerateSettings,
     stop: &mut dyn FnMut(u32) -> bool,
 ) -> Vec<u32> {
     assert!(!prompt.is_empty(), "a prompt has at least one token");
     let model = model.valid(); // No autodiff, and no copy of the weights.
-    let longest = model.config().context_length;
+    let longest = model.config().context_length();
     let mut tokens = prompt.to_vec();
     for index in 0..settings.max_tokens {
         let context: Arc<[u32]> = tokens[tokens.len().saturating_sub(longest)..].into();
@@ -66,9 +65,9 @@ pub fn generate(
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use cavy_model::Gpt2Config;
+    use cavy_model::{Gpt2Config, WeightInit};
 
-    fn model() -> Gpt2 {
+    fn model() -> Model {
         let config = Gpt2Config {
             vocab_size: 11,
             context_length: 6,
@@ -81,7 +80,7 @@ mod tests {
             tie_word_embeddings: true,
             layer_norm_eps: 1e-5,
         };
-        Gpt2::new(&config, 3, &Device::flex())
+        Model::new(&config.into(), WeightInit::Gpt2, 3, &Device::flex())
     }
 
     fn settings(temperature: f64, seed: u64) -> GenerateSettings {

@@ -1,6 +1,8 @@
-//! The sizes of a GPT-2.
+//! The sizes of models: of a GPT-2, and of any architecture.
 
 use crate::error::ModelError;
+use crate::llama_config::LlamaConfig;
+use cavy_ops::kernels::kv_cache::{KvShape, KvStorage};
 use serde::{Deserialize, Serialize};
 
 /// Sizes and switches of a GPT-2.
@@ -160,6 +162,91 @@ impl Gpt2Config {
         let weights = self.num_hidden_layers as f64 * per_layer + self.vocab_size as f64 * d;
         let attention = self.num_hidden_layers as f64 * d * (context as f64 + 1.0);
         tokens as f64 * (6.0 * weights + 6.0 * attention)
+    }
+}
+
+/// The sizes of a model of any architecture.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelConfig {
+    /// A GPT-2.
+    Gpt2(Gpt2Config),
+    /// A model of the Llama family.
+    Llama(LlamaConfig),
+}
+
+impl From<Gpt2Config> for ModelConfig {
+    fn from(config: Gpt2Config) -> Self {
+        Self::Gpt2(config)
+    }
+}
+
+impl From<LlamaConfig> for ModelConfig {
+    fn from(config: LlamaConfig) -> Self {
+        Self::Llama(config)
+    }
+}
+
+impl ModelConfig {
+    /// Tokens of the vocabulary, `V`.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Gpt2(config) => config.vocab_size,
+            Self::Llama(config) => config.vocab_size,
+        }
+    }
+
+    /// Longest sequence the model was made for.
+    pub fn context_length(&self) -> usize {
+        match self {
+            Self::Gpt2(config) => config.context_length,
+            Self::Llama(config) => config.max_position_embeddings,
+        }
+    }
+
+    /// Number of parameters; a tied head counts once.
+    pub fn num_parameters(&self) -> usize {
+        match self {
+            Self::Gpt2(config) => config.num_parameters(),
+            Self::Llama(config) => config.num_parameters(),
+        }
+    }
+
+    /// Floating-point operations of one training step (see [`Gpt2Config::training_flops`]).
+    pub fn training_flops(&self, tokens: usize, context: usize) -> f64 {
+        match self {
+            Self::Gpt2(config) => config.training_flops(tokens, context),
+            Self::Llama(config) => config.training_flops(tokens, context),
+        }
+    }
+
+    /// Checks that a model of these sizes can be built.
+    ///
+    /// Errors: names the key, what was found, what was expected and the way out.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        match self {
+            Self::Gpt2(config) => config.validate(),
+            Self::Llama(config) => config.validate(),
+        }
+    }
+
+    /// The shape of a cache of keys and values for this model.
+    pub fn kv_shape(&self, storage: KvStorage) -> KvShape {
+        match self {
+            Self::Gpt2(config) => KvShape {
+                layers: config.num_hidden_layers,
+                kv_heads: config.num_attention_heads,
+                head_dim: config.hidden_size / config.num_attention_heads,
+                window: None,
+                storage,
+            },
+            Self::Llama(config) => KvShape {
+                layers: config.num_hidden_layers,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+                window: config.sliding_window,
+                storage,
+            },
+        }
     }
 }
 

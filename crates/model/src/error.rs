@@ -1,5 +1,7 @@
 #![expect(missing_docs, reason = "the message is the doc")]
 
+use cavy_files::FilesError;
+use cavy_ops::kernels::packed::PackedError;
 use std::path::PathBuf;
 
 /// What can be wrong with a model's settings or files.
@@ -12,26 +14,28 @@ pub enum ModelError {
         "`{key}` = {width} is not a multiple of `num_attention_heads` = {heads}\nhint: use {nearest} heads, or a width of {multiple}"
     )]
     Heads { key: &'static str, width: usize, heads: usize, nearest: usize, multiple: usize },
+    #[error(
+        "`{key}` = {value} is not known here and could change what the model computes\nhint: if it does not, remove it from `config.json`"
+    )]
+    UnknownKey { key: String, value: String },
     #[error("{path}: {source}\nhint: check the path, the permissions and the free space of its disk")]
     File { path: PathBuf, source: std::io::Error },
     #[error(
         "{path}: not a model's `config.json`: {source}\nhint: point at the directory that holds `config.json` and `model.safetensors`"
     )]
     Json { path: PathBuf, source: serde_json::Error },
-    #[error("{path}: `model_type` is `{found}`, expected `gpt2`\nhint: this version reads GPT-2 models")]
+    #[error(
+        "{path}: `model_type` is `{found}`, expected `gpt2`, `llama`, `mistral`, `qwen2` or `qwen3`\nhint: this version reads models of these families"
+    )]
     ModelType { path: PathBuf, found: String },
-    #[error(
-        "{path}: not a whole safetensors file: {source}\nhint: it may be cut short; copy it again or use an earlier checkpoint"
-    )]
-    Safetensors { path: PathBuf, source: safetensors::SafeTensorError },
-    #[error(
-        "{path}: tensor `{name}` is missing\nhint: `config.json` asks for it; the two files must come from one model"
-    )]
-    Missing { path: PathBuf, name: String },
     #[error(
         "{path}: tensor `{name}` is {found:?}, the config asks for {expected:?}\nhint: the two files must come from one model"
     )]
     Shape { path: PathBuf, name: String, expected: Vec<usize>, found: Vec<usize> },
-    #[error("{path}: tensor `{name}` holds {found}, expected F32, F16 or BF16\nhint: save it in one of these")]
-    Dtype { path: PathBuf, name: String, found: String },
+    #[error("tensor `{name}` cannot be multiplied as it is stored: {source}\nhint: load it as f32 (`--dtype f32`)")]
+    Packed { name: String, source: PackedError },
+    #[error("weights can be read as {format}, not converted to it\nhint: convert to F16, BF16, Q8_0, Q4_0 or Q4_1")]
+    ReadOnlyFormat { format: String },
+    #[error(transparent)]
+    Tensors(#[from] FilesError),
 }

@@ -1,67 +1,77 @@
 //! The layers architectures are made of.
 
+use crate::init::Initializer;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
-use cavy_ops::kernels::random::{fill_normal, subkey};
-use cavy_ops::{exec, layer_norm, linear};
+use burn::tensor::Tensor;
+use cavy_ops::TiedGradient;
+use cavy_ops::kernels::packed::PackedMatrix;
+use cavy_ops::{embedding, embedding_tied, layer_norm, linear, packed_embedding, packed_linear, rms_norm};
+use std::sync::Arc;
 
-/// Makes the initial values of a model's parameters: normal, each tensor from a key of its own.
-pub(crate) struct Initializer<'a> {
-    pub(crate) seed: u64,
-    pub(crate) device: &'a Device,
-    next: u64,
-}
-
-impl<'a> Initializer<'a> {
-    pub(crate) fn new(seed: u64, device: &'a Device) -> Self {
-        Self { seed, device, next: 0 }
-    }
-
-    /// Normal with mean 0.
-    pub(crate) fn normal(&mut self, rows: usize, cols: usize, std: f64) -> Param<Tensor<2>> {
-        let mut values = vec![0.0; rows * cols];
-        fill_normal(exec(), subkey(self.seed, self.next), std as f32, &mut values);
-        self.next += 1;
-        parameter(Tensor::from_data(TensorData::new(values, [rows, cols]), self.device))
-    }
-
-    /// One value everywhere.
-    pub(crate) fn constant(&self, len: usize, value: f32) -> Param<Tensor<1>> {
-        parameter(Tensor::from_data(TensorData::new(vec![value; len], [len]), self.device))
-    }
-}
-
-/// A trainable parameter, or a plain one on a device without autodiff.
-pub(crate) fn parameter<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
-    let tensor = if tensor.is_autodiff() { tensor.require_grad() } else { tensor };
-    Param::initialized(burn::module::ParamId::new(), tensor)
-}
-
-/// `y = x W^T + b`, the one kind of linear layer.
+/// `y = x W^T + b`, the one kind of linear layer. The weight is a tensor of f32, or lies packed in another form and is
+/// multiplied from that; then it is not a parameter and has no gradient.
 #[derive(Module, Debug)]
 pub(crate) struct Linear {
-    /// `(out, in)`.
-    pub(crate) weight: Param<Tensor<2>>,
+    /// `(out, in)`; `None` where it is packed.
+    pub(crate) weight: Option<Param<Tensor<2>>>,
     pub(crate) bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    pub(crate) packed: Option<PackedMatrix>,
 }
 
 impl Linear {
     pub(crate) fn new(init: &mut Initializer<'_>, inputs: usize, outputs: usize, bias: bool, std: f64) -> Self {
-        let weight = init.normal(outputs, inputs, std);
-        Self { weight, bias: bias.then(|| init.constant(outputs, 0.0)) }
+        let weight = init.weight(outputs, inputs, std);
+        Self { weight: Some(weight), bias: bias.then(|| init.bias(outputs, inputs)), packed: None }
     }
 
     /// Shapes: `(N, in)` to `(N, out)`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let [y] = Self::forward_each([self], x);
+        y
+    }
+
+    /// The results of several layers for one input: packed ones share its preparation.
+    pub(crate) fn forward_each<const K: usize>(layers: [&Self; K], x: Tensor<2>) -> [Tensor<2>; K] {
+        let packed =
+            layers.map(|layer| layer.packed.as_ref().map(|packed| (packed, layer.bias.as_ref().map(Param::val))));
+        if packed.iter().all(Option::is_some) {
+            return packed_linear(x, packed.map(|packed| packed.expect("checked")));
+        }
+        layers.map(|layer| match (&layer.weight, &layer.packed) {
+            (Some(weight), _) => linear(x.clone(), weight.val(), layer.bias.as_ref().map(Param::val)),
+            (None, Some(packed)) => {
+                let [y] = packed_linear(x.clone(), [(packed, layer.bias.as_ref().map(Param::val))]);
+                y
+            }
+            (None, None) => unreachable!("a linear layer has a weight"),
+        })
     }
 }
 
-/// A table of vectors by id.
+/// A table of vectors by id, in one of the forms of [`Linear`]'s weight.
 #[derive(Module, Debug)]
 pub(crate) struct Embedding {
-    /// `(rows, D)`.
-    pub(crate) weight: Param<Tensor<2>>,
+    /// `(rows, D)`; `None` where it is packed.
+    pub(crate) weight: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    pub(crate) packed: Option<PackedMatrix>,
+}
+
+impl Embedding {
+    pub(crate) fn new(init: &mut Initializer<'_>, rows: usize, width: usize) -> Self {
+        Self { weight: Some(init.table(rows, width)), packed: None }
+    }
+
+    /// Shapes: `ids` is `(N)`, the result `(N, D)`. With `tied`, the output head's gradient joins this one's.
+    pub(crate) fn forward(&self, ids: &Arc<[u32]>, tied: Option<&TiedGradient>) -> Tensor<2> {
+        match (&self.weight, &self.packed, tied) {
+            (Some(weight), _, Some(tied)) => embedding_tied(weight.val(), ids, tied),
+            (Some(weight), _, None) => embedding(weight.val(), ids),
+            (None, Some(packed), _) => packed_embedding(packed, ids),
+            (None, None, _) => unreachable!("an embedding has a table"),
+        }
+    }
 }
 
 /// Layer norm with gain and bias.
@@ -79,5 +89,22 @@ impl LayerNorm {
     /// Shapes: `(N, D)` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>, eps: f64) -> Tensor<2> {
         layer_norm(x, self.weight.val(), Some(self.bias.val()), eps as f32)
+    }
+}
+
+/// RMS norm with gain.
+#[derive(Module, Debug)]
+pub(crate) struct RmsNorm {
+    pub(crate) weight: Param<Tensor<1>>,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(init: &Initializer<'_>, width: usize) -> Self {
+        Self { weight: init.constant(width, 1.0) }
+    }
+
+    /// Shapes: `(N, D)` to the same.
+    pub(crate) fn forward(&self, x: Tensor<2>, eps: f64) -> Tensor<2> {
+        rms_norm(x, self.weight.val(), eps as f32)
     }
 }

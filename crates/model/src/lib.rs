@@ -5,16 +5,26 @@
 //! tokens, where their sequences begin and at which positions they stand.
 
 mod config;
+mod decoder;
 mod error;
 mod files;
 mod gpt2;
+mod init;
 mod layers;
+mod llama;
+mod llama_config;
+mod model;
 mod parameters;
+mod rope;
 
 pub use burn::tensor::Device;
-pub use config::{Gpt2Config, PUBLISHED};
+pub use cavy_ops::kernels::kv_cache::{KvCache, KvShape, KvStorage};
+pub use config::{Gpt2Config, ModelConfig, PUBLISHED};
 pub use error::ModelError;
-pub use gpt2::Gpt2;
+pub use files::{Origin, Source, Weights};
+pub use init::WeightInit;
+pub use llama_config::{LlamaConfig, RopeScaling};
+pub use model::Model;
 pub use parameters::{Gradients, ParameterInfo, ParameterVisitor};
 
 use cavy_ops::Segments;
@@ -41,5 +51,17 @@ impl Pass {
         assert_eq!(ids.len(), segments.tokens(), "ids for the tokens of the segments");
         let positions = segments.positions().into();
         Self { ids, segments, positions, dropout_key }
+    }
+
+    /// A pass over tokens that follow what rows of a cache have seen: for each, its new tokens.
+    pub fn following(cache: &KvCache, new: &[(usize, &[u32])]) -> Self {
+        let lengths: Vec<usize> = new.iter().map(|(_, ids)| ids.len()).collect();
+        let ids = new.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+        let positions_of = |(row, ids): &(usize, &[u32])| {
+            let seen = cache.len(*row) as u32;
+            seen..seen + ids.len() as u32
+        };
+        let positions = new.iter().flat_map(positions_of).collect();
+        Self { ids, segments: Arc::new(Segments::of_lengths(&lengths)), positions, dropout_key: None }
     }
 }

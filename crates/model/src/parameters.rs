@@ -1,7 +1,7 @@
 //! Parameters by name, with their gradients: what optimizers, checkpoints and model files walk over.
 
-use crate::gpt2::Gpt2;
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use crate::decoder::Architecture;
+use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use cavy_ops::gradient_stats;
 use cavy_ops::kernels::grad_norm::Stats;
@@ -60,8 +60,8 @@ pub struct Gradients(HashMap<String, Held>);
 
 impl Gradients {
     /// Takes what `found` holds for the parameters of `model`.
-    pub(crate) fn collect(&mut self, model: &Gpt2, found: burn::tensor::Gradients) {
-        model.visit(&mut Collector { path: Vec::new(), found, into: self });
+    pub(crate) fn collect<A: Architecture>(&mut self, model: &A, found: burn::tensor::Gradients) {
+        model.visit(&mut Collector { prefix: A::PREFIX, path: Vec::new(), found, into: self });
     }
 
     /// Adds the gradients of another pass.
@@ -101,16 +101,17 @@ impl Gradients {
 }
 
 /// Hugging Face's name of the parameter at a path of fields.
-fn name(path: &[String]) -> String {
+fn name(prefix: &str, path: &[String]) -> String {
     let joined = path.join(".");
-    if joined.starts_with("lm_head") { joined } else { format!("transformer.{joined}") }
+    if joined.starts_with("lm_head") { joined } else { format!("{prefix}{joined}") }
 }
 
-fn info<const D: usize>(path: &[String], tensor: &Tensor<D>) -> ParameterInfo {
-    ParameterInfo { name: name(path), shape: tensor.dims().to_vec(), decay: D > 1 }
+fn info<const D: usize>(prefix: &str, path: &[String], tensor: &Tensor<D>) -> ParameterInfo {
+    ParameterInfo { name: name(prefix, path), shape: tensor.dims().to_vec(), decay: D > 1 }
 }
 
 struct Collector<'a> {
+    prefix: &'static str,
     path: Vec<String>,
     found: burn::tensor::Gradients,
     into: &'a mut Gradients,
@@ -125,14 +126,15 @@ impl ModuleVisitor for Collector<'_> {
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad_remove(&mut self.found) {
-            let before = self.into.0.insert(name(&self.path), Held::new(gradient));
-            assert!(before.is_none(), "two gradients for `{}`", name(&self.path));
+            let before = self.into.0.insert(name(self.prefix, &self.path), Held::new(gradient));
+            assert!(before.is_none(), "two gradients for `{}`", name(self.prefix, &self.path));
         }
     }
 }
 
 /// Collects what is known of every parameter.
 struct Lister {
+    prefix: &'static str,
     path: Vec<String>,
     list: Vec<ParameterInfo>,
 }
@@ -145,11 +147,12 @@ impl ModuleVisitor for Lister {
         self.path.pop();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.list.push(info(&self.path, &param.val()));
+        self.list.push(info(self.prefix, &self.path, &param.val()));
     }
 }
 
 struct Updater<'a, V> {
+    prefix: &'static str,
     path: Vec<String>,
     gradients: Gradients,
     visitor: &'a mut V,
@@ -164,7 +167,7 @@ impl<V: ParameterVisitor> ModuleMapper for Updater<'_, V> {
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
-        let info = info(&self.path, &tensor);
+        let info = info(self.prefix, &self.path, &tensor);
         let autodiff = tensor.is_autodiff();
         // From here on nobody else holds the parameter, so it can change in place.
         let gradient = self.gradients.0.remove(&info.name).map(Held::into_tensor);
@@ -174,23 +177,14 @@ impl<V: ParameterVisitor> ModuleMapper for Updater<'_, V> {
     }
 }
 
-impl Gpt2 {
-    /// Every parameter in the order of its fields.
-    pub fn parameters(&self) -> Vec<ParameterInfo> {
-        let mut lister = Lister { path: Vec::new(), list: Vec::new() };
-        self.visit(&mut lister);
-        lister.list
-    }
+/// Every parameter in the order of its fields.
+pub(crate) fn list<A: Architecture>(model: &A) -> Vec<ParameterInfo> {
+    let mut lister = Lister { prefix: A::PREFIX, path: Vec::new(), list: Vec::new() };
+    model.visit(&mut lister);
+    lister.list
+}
 
-    /// The model whose parameters are what `visitor` makes of them and their gradients.
-    #[must_use]
-    pub fn update<V: ParameterVisitor>(self, gradients: Gradients, visitor: &mut V) -> Self {
-        self.map(&mut Updater { path: Vec::new(), gradients, visitor })
-    }
-
-    /// [`Self::update`] without gradients: reads or replaces every parameter.
-    #[must_use]
-    pub fn for_each_parameter<V: ParameterVisitor>(self, visitor: &mut V) -> Self {
-        self.update(Gradients::default(), visitor)
-    }
+/// The model whose parameters are what `visitor` makes of them and their gradients.
+pub(crate) fn update<A: Architecture, V: ParameterVisitor>(model: A, gradients: Gradients, visitor: &mut V) -> A {
+    model.map(&mut Updater { prefix: A::PREFIX, path: Vec::new(), gradients, visitor })
 }

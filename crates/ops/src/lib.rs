@@ -8,26 +8,33 @@
 //! `E` head dimension, `V` vocabulary. A linear layer's weight is `(out, in)`.
 
 mod attention;
+mod attention_cached;
+mod concat;
 mod cpu;
 mod embedding;
 mod head;
 mod linear;
 mod norm;
 mod optimizer;
+mod packed;
 mod pointwise;
 mod rope;
 
 pub use attention::{AttentionSpec, attention};
+pub use attention_cached::attention_cached;
 pub use cavy_kernels as kernels;
 pub use cavy_kernels::attention::Heads;
+pub use cavy_kernels::cached_attention::NewTokens;
 pub use cavy_kernels::gelu::Gelu;
 pub use cavy_kernels::segments::{Segment, Segments};
 pub use cavy_kernels::{Exec, Isa};
+pub use concat::concat;
 pub use cpu::{composed_everywhere, exec, set_exec};
 pub use embedding::{TiedGradient, embedding, embedding_tied};
 pub use head::{CrossEntropy, linear_cross_entropy, token_logprobs};
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{adamw_step, gradient_stats};
+pub use packed::{packed_embedding, packed_linear};
 pub use pointwise::{add, dropout, gelu, swiglu};
 pub use rope::rope;

@@ -13,7 +13,7 @@ use crate::files::{Fingerprint, sync_folder, write_atomically, write_error};
 use crate::optimizer::Optimizer;
 use crate::{PretrainSettings, TrainError};
 use burn::tensor::Device;
-use cavy_model::Gpt2;
+use cavy_model::Model;
 use cavy_text::Tokenizer;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,7 @@ pub struct Snapshot<'a> {
     /// The counters.
     pub progress: &'a Progress,
     /// The weights.
-    pub model: &'a Gpt2,
+    pub model: &'a Model,
     /// The moments.
     pub optimizer: &'a Optimizer,
 }
@@ -218,7 +218,7 @@ pub struct Loaded {
     /// The counters.
     pub progress: Progress,
     /// The weights.
-    pub model: Gpt2,
+    pub model: Model,
     /// The moments.
     pub optimizer: Optimizer,
 }
@@ -262,7 +262,7 @@ pub fn load(
         };
         return Err(TrainError::OtherText { path, found: of(data), expected: of(&state.data) });
     }
-    let model = Gpt2::load(&path, device)?;
+    let model = Model::load(&path, device)?;
     let optimizer = Optimizer::load(settings, &path.join(OPTIMIZER), state.progress.updates, device)
         .map_err(|reason| damaged(OPTIMIZER, reason))?;
     Ok(Loaded { progress: state.progress, model, optimizer })

@@ -2,8 +2,7 @@
 
 use crate::TrainError;
 use crate::sampler::in_order;
-use burn::module::Module;
-use cavy_model::Gpt2;
+use cavy_model::Model;
 use cavy_text::TokenStore;
 
 /// Mean loss of the first `eval_iter` batches (0: all) of `store`, in nats.
@@ -16,7 +15,7 @@ use cavy_text::TokenStore;
 /// Source: `calc_loss_loader` in chapter 5 of Raschka's LLMs-from-scratch, which averages over batches; here a last
 /// batch that is not full counts by its tokens.
 pub fn mean_loss(
-    model: &Gpt2,
+    model: &Model,
     split: &'static str,
     store: &TokenStore,
     (context, batch_size, eval_iter): (usize, usize, usize),

@@ -3,7 +3,7 @@
 use crate::files::write_error;
 use crate::{PretrainSettings, TrainError};
 use burn::tensor::{Device, Tensor, TensorData};
-use cavy_model::{Gpt2, Gradients, ParameterInfo, ParameterVisitor};
+use cavy_model::{Gradients, Model, ParameterInfo, ParameterVisitor};
 use cavy_ops::adamw_step;
 use cavy_ops::kernels::adamw::AdamW;
 use fs_err as fs;
@@ -46,7 +46,7 @@ impl Optimizer {
 
     /// One update of all parameters that have a gradient. Gradients are multiplied by `gradient_scale`, which clipping
     /// gives.
-    pub fn update(&mut self, model: Gpt2, gradients: Gradients, lr: f64, gradient_scale: f64) -> Gpt2 {
+    pub fn update(&mut self, model: Model, gradients: Gradients, lr: f64, gradient_scale: f64) -> Model {
         self.updates += 1;
         let rule = AdamW { lr: lr as f32, ..self.rule };
         model.update(gradients, &mut Update { optimizer: self, rule, gradient_scale: gradient_scale as f32 })
@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    fn gradients(model: &Gpt2) -> Gradients {
+    fn gradients(model: &Model) -> Gradients {
         let batch = batch(2, 8);
         let weights = vec![1.0 / 16.0; 16];
         model.loss_and_gradients(&batch.pass(None), &batch.targets, &weights, false).2
@@ -223,7 +223,7 @@ mod tests {
     fn matrices_decay_and_norms_and_biases_do_not() {
         // A scale of zero makes all gradients zero, so only the decay is left: 1 - 0.1 * 0.5 = 0.95.
         let settings = PretrainSettings { weight_decay: 0.5, ..PretrainSettings::default() };
-        let read = |model: Gpt2| {
+        let read = |model: Model| {
             let mut values = Values(BTreeMap::new());
             (model.for_each_parameter(&mut values), values.0)
         };

@@ -16,7 +16,7 @@ use crate::step::{StepReport, StepSettings, step};
 use crate::{PretrainSettings, Schedule, TrainError, eval};
 use burn::tensor::Device;
 use cavy_generate::{GenerateSettings, Sampling, generate};
-use cavy_model::{Gpt2, Gpt2Config};
+use cavy_model::{Gpt2Config, Model};
 use cavy_ops::Exec;
 use cavy_text::Tokenizer;
 use cavy_text::rng::hash3;
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
         from: Option<usize>,
         observer: &'a mut dyn Observer,
         stop: &'a AtomicBool,
-    ) -> Result<(Self, Gpt2), TrainError> {
+    ) -> Result<(Self, Model), TrainError> {
         let cache = run_dir.join("tokens");
         if from.is_none() && cache.exists() {
             // Made with settings that nobody remembers.
@@ -161,7 +161,11 @@ impl<'a> Run<'a> {
             let loaded = checkpoint::load(run_dir, step, (settings, &fingerprint), &device)?;
             (loaded.model, loaded.optimizer, loaded.progress)
         } else {
-            (Gpt2::new(&config, settings.seed, &device), Optimizer::new(settings), Progress::default())
+            (
+                Model::new(&config.clone().into(), settings.weight_init.into(), settings.seed, &device),
+                Optimizer::new(settings),
+                Progress::default(),
+            )
         };
         fs::create_dir_all(run_dir).map_err(write_error(run_dir))?;
         let toml = run_dir.join("run.toml");
@@ -207,7 +211,7 @@ impl<'a> Run<'a> {
     }
 
     /// Trains until all steps are done, or until `stop` is set. Returns the model and whether all steps are done.
-    fn train(&mut self, mut model: Gpt2) -> Result<(Gpt2, bool), TrainError> {
+    fn train(&mut self, mut model: Model) -> Result<(Model, bool), TrainError> {
         if self.settings.eval_freq > 0 && self.metrics.sync()? == 0 {
             self.evaluate(&model)?;
         }
@@ -225,7 +229,7 @@ impl<'a> Run<'a> {
     }
 
     /// One optimizer step and its record.
-    fn step(&mut self, model: Gpt2) -> Result<Gpt2, TrainError> {
+    fn step(&mut self, model: Model) -> Result<Model, TrainError> {
         let began = Instant::now();
         let index = self.progress.step;
         let batches = self.sampler.step(&self.data.train, index);
@@ -302,7 +306,7 @@ impl<'a> Run<'a> {
     }
 
     /// Evaluation, sample and checkpoint, where they are due.
-    fn after_step(&mut self, model: &Gpt2) -> Result<(), TrainError> {
+    fn after_step(&mut self, model: &Model) -> Result<(), TrainError> {
         let step = self.progress.step;
         let is_last = step == self.schedule.total_steps;
         let due = |every: usize| is_last || (every > 0 && step.is_multiple_of(every));
@@ -321,7 +325,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn evaluate(&mut self, model: &Gpt2) -> Result<(), TrainError> {
+    fn evaluate(&mut self, model: &Model) -> Result<(), TrainError> {
         let how = (self.settings.context_length, self.settings.batch_size, self.settings.eval_iter);
         let train_loss = eval::mean_loss(model, "training", &self.data.train, how)?;
         let val_loss = eval::mean_loss(model, "validation", &self.data.val, how)?;
@@ -344,7 +348,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn sample(&mut self, model: &Gpt2) -> Result<(), TrainError> {
+    fn sample(&mut self, model: &Model) -> Result<(), TrainError> {
         let step = self.progress.step;
         let sampling = Sampling { temperature: self.settings.temperature, top_k: self.settings.top_k, top_p: 1.0 };
         let how = GenerateSettings {
@@ -366,7 +370,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn save(&mut self, model: &Gpt2) -> Result<(), TrainError> {
+    fn save(&mut self, model: &Model) -> Result<(), TrainError> {
         self.progress.updates = self.optimizer.updates();
         self.progress.metrics_bytes = self.metrics.sync()?;
         self.progress.samples_bytes = self.samples.sync()?;

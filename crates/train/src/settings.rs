@@ -82,6 +82,9 @@ pub struct PretrainSettings {
     /// Use the token embedding as output head
     #[arg(long, help_heading = "Model")]
     pub tie_word_embeddings: bool,
+    /// Distribution of the initial weights
+    #[arg(long, help_heading = "Model")]
+    pub weight_init: WeightInit,
 
     /// Windows in a micro-batch
     #[arg(long, help_heading = "Optimization")]
@@ -195,6 +198,7 @@ impl Default for PretrainSettings {
             drop_rate: 0.0,
             qkv_bias: true,
             tie_word_embeddings: true,
+            weight_init: WeightInit::Gpt2,
             batch_size: 4,
             grad_accum_steps: 1,
             epochs: 1,
@@ -312,6 +316,28 @@ pub enum WindowOrder {
     Sequential,
     /// At random offsets, independent of each other
     Random,
+}
+
+/// Distribution of the initial weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightInit {
+    /// Normal with deviation 0.02, smaller for what is added to the residual stream
+    Gpt2,
+    /// Normal with deviation 0.02 everywhere
+    Normal,
+    /// PyTorch's defaults: embeddings normal with deviation 1, linear layers uniform within 1 / sqrt(inputs)
+    Pytorch,
+}
+
+impl From<WeightInit> for cavy_model::WeightInit {
+    fn from(init: WeightInit) -> Self {
+        match init {
+            WeightInit::Gpt2 => Self::Gpt2,
+            WeightInit::Normal => Self::Normal,
+            WeightInit::Pytorch => Self::Pytorch,
+        }
+    }
 }
 
 /// Course of the learning rate after the warmup.

@@ -2,7 +2,7 @@
 
 use crate::optimizer::Optimizer;
 use crate::sampler::Batch;
-use cavy_model::{Gpt2, Gradients};
+use cavy_model::{Gradients, Model};
 use cavy_text::rng::hash3;
 
 /// Separates dropout's random numbers from others of the same seed.
@@ -59,11 +59,11 @@ pub fn clip_scale(norm: f64, max_norm: Option<f64>) -> f64 {
 ///
 /// Panics: if there is no micro-batch.
 pub fn step(
-    model: Gpt2,
+    model: Model,
     optimizer: &mut Optimizer,
     micro_batches: &[Batch],
     settings: &StepSettings,
-) -> (Gpt2, StepReport) {
+) -> (Model, StepReport) {
     let tokens: usize = micro_batches.iter().map(Batch::tokens).sum();
     assert!(tokens > 0, "a step has tokens");
     let weight = 1.0 / tokens as f32;
@@ -105,7 +105,7 @@ mod tests {
         StepSettings { lr: 1e-2, max_norm, step: 3, seed: 1, recompute: false }
     }
 
-    fn run(model: Gpt2, batches: &[Batch], settings: &StepSettings) -> (Gpt2, StepReport) {
+    fn run(model: Model, batches: &[Batch], settings: &StepSettings) -> (Model, StepReport) {
         step(model, &mut Optimizer::new(&PretrainSettings::default()), batches, settings)
     }
 

@@ -2,12 +2,12 @@
 
 use crate::sampler::Batch;
 use burn::tensor::{Device, Tensor};
-use cavy_model::{Gpt2, Gpt2Config, ParameterInfo, ParameterVisitor};
+use cavy_model::{Gpt2Config, Model, ParameterInfo, ParameterVisitor, WeightInit};
 use cavy_ops::Segments;
 use std::sync::Arc;
 
 /// A GPT-2 of a few thousand parameters: 19 tokens, 8 positions.
-pub(crate) fn tiny_model(drop_rate: f64) -> Gpt2 {
+pub(crate) fn tiny_model(drop_rate: f64) -> Model {
     let config = Gpt2Config {
         vocab_size: 19,
         context_length: 8,
@@ -20,7 +20,7 @@ pub(crate) fn tiny_model(drop_rate: f64) -> Gpt2 {
         tie_word_embeddings: true,
         layer_norm_eps: 1e-5,
     };
-    Gpt2::new(&config, 5, &Device::flex().autodiff())
+    Model::new(&config.into(), WeightInit::Gpt2, 5, &Device::flex().autodiff())
 }
 
 /// `rows` windows of `context` tokens each, below 19.
@@ -34,7 +34,7 @@ pub(crate) fn batch(rows: usize, context: usize) -> Batch {
 }
 
 /// The model with a NaN in its token embedding.
-pub(crate) fn poisoned(model: Gpt2) -> Gpt2 {
+pub(crate) fn poisoned(model: Model) -> Model {
     struct Poison;
     impl ParameterVisitor for Poison {
         fn visit<const D: usize>(
@@ -50,7 +50,7 @@ pub(crate) fn poisoned(model: Gpt2) -> Gpt2 {
 }
 
 /// All values of all parameters.
-pub(crate) fn values(model: &Gpt2) -> Vec<f32> {
+pub(crate) fn values(model: &Model) -> Vec<f32> {
     struct Values(Vec<f32>);
     impl ParameterVisitor for Values {
         fn visit<const D: usize>(&mut self, _: &ParameterInfo, tensor: Tensor<D>, _: Option<Tensor<D>>) -> Tensor<D> {

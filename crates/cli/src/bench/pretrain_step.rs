@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::{Ending, text};
-use cavy_model::{Device, Gpt2, Gpt2Config};
+use cavy_model::{Device, Gpt2Config, Model, ModelConfig, WeightInit};
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{Exec, Segments, set_exec};
 use cavy_train::PretrainSettings;
@@ -69,6 +69,7 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
         num_attention_heads: args.heads,
         ..Gpt2Config::published("gpt2-124m").expect("a published size")
     };
+    let config = ModelConfig::from(config);
     config.validate().map_err(|error| CliError::usage(error.to_string(), "see `cavy bench pretrain-step --help`"))?;
     if args.batch == 0 || args.tokens == 0 || args.steps == 0 {
         return Err(CliError::usage(
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
     }
     let exec = if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) };
     set_exec(exec);
-    let mut model = Gpt2::new(&config, 0, &Device::flex().autodiff());
+    let mut model = Model::new(&config, WeightInit::Gpt2, 0, &Device::flex().autodiff());
     let mut optimizer = Optimizer::new(&PretrainSettings { weight_decay: 0.1, ..PretrainSettings::default() });
     let n = args.batch * args.tokens;
     let random = |key: u64| (0..n as u64).map(|i| (subkey(key, i) % args.vocab as u64) as u32).collect::<Arc<[u32]>>();

@@ -12,7 +12,7 @@ fn fingerprint(text: u64) -> DataFingerprint {
 }
 
 /// A model and an optimizer after one step.
-fn trained() -> (Gpt2, Optimizer) {
+fn trained() -> (Model, Optimizer) {
     let mut optimizer = Optimizer::new(&settings());
     let how = StepSettings { lr: 1e-2, max_norm: None, step: 0, seed: 1, recompute: false };
     let (model, _) = step(tiny_model(0.0), &mut optimizer, &[batch(2, 8)], &how);

@@ -64,6 +64,7 @@ impl PretrainSettings {
         one_of::<Arch>(&table, "arch")?;
         one_of::<super::WindowOrder>(&table, "window_order")?;
         one_of::<super::LrSchedule>(&table, "lr_schedule")?;
+        one_of::<super::WeightInit>(&table, "weight_init")?;
         Value::Table(table).try_into().map_err(|error: toml::de::Error| SettingsError::Invalid {
             key: "settings".to_owned(),
             found: error.message().to_owned(),

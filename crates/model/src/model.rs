@@ -1,0 +1,188 @@
+//! A language model of any architecture.
+
+use crate::Pass;
+use crate::config::ModelConfig;
+use crate::decoder::{self, Architecture};
+use crate::error::ModelError;
+use crate::files::{self, Source, Weights};
+use crate::gpt2::Gpt2;
+use crate::init::{Initializer, WeightInit};
+use crate::layers::{Embedding, Linear};
+use crate::llama::Llama;
+use crate::parameters::{self, Gradients, ParameterInfo, ParameterVisitor};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use cavy_ops::CrossEntropy;
+use cavy_ops::kernels::kv_cache::KvCache;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A language model.
+#[derive(Clone, Debug)]
+pub struct Model(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Gpt2(Gpt2),
+    Llama(Llama),
+}
+
+/// Calls the same on whichever architecture it is.
+macro_rules! with {
+    ($model:expr, $name:ident => $body:expr) => {
+        match $model {
+            Kind::Gpt2($name) => $body,
+            Kind::Llama($name) => $body,
+        }
+    };
+}
+
+impl Model {
+    /// A model with random weights.
+    ///
+    /// Panics: if `config` is not valid (see [`ModelConfig::validate`]).
+    pub fn new(config: &ModelConfig, init: WeightInit, seed: u64, device: &Device) -> Self {
+        if let Err(error) = config.validate() {
+            panic!("{error}");
+        }
+        Self::made(config, &mut Initializer::new(init, seed, device))
+    }
+
+    /// A model of zeros whose parameters are about to be read.
+    pub(crate) fn hollow(config: &ModelConfig, device: &Device) -> Self {
+        Self::made(config, &mut Initializer::hollow(device))
+    }
+
+    fn made(config: &ModelConfig, init: &mut Initializer<'_>) -> Self {
+        Self(match config {
+            ModelConfig::Gpt2(config) => Kind::Gpt2(Gpt2::new(config, init)),
+            ModelConfig::Llama(config) => Kind::Llama(Llama::new(config, init)),
+        })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> ModelConfig {
+        match &self.0 {
+            Kind::Gpt2(model) => ModelConfig::Gpt2(model.config.clone()),
+            Kind::Llama(model) => ModelConfig::Llama(model.config.clone()),
+        }
+    }
+
+    /// The same model without autodiff; no copy of the weights.
+    #[must_use]
+    pub fn valid(&self) -> Self {
+        Self(match &self.0 {
+            Kind::Gpt2(model) => Kind::Gpt2(model.valid()),
+            Kind::Llama(model) => Kind::Llama(model.valid()),
+        })
+    }
+
+    /// Final hidden states, `(N, D)`, for an output head of its own or for [`Self::logits_of`].
+    ///
+    /// Panics: if an id is not below the vocabulary's size or a position not below the context length.
+    pub fn hidden(&self, pass: &Pass) -> Tensor<2> {
+        with!(&self.0, model => decoder::hidden(model, pass))
+    }
+
+    /// Final hidden states of tokens that follow what their rows of `cache` have seen; the cache has seen them then.
+    ///
+    /// Segment `i` of `pass` belongs to row `rows[i]`; [`Pass::following`] makes such a pass.
+    ///
+    /// Panics: as [`Self::hidden`], and if a row has no room.
+    pub fn hidden_cached(&self, pass: &Pass, cache: &mut KvCache, rows: &[usize]) -> Tensor<2> {
+        with!(&self.0, model => decoder::hidden_cached(model, pass, cache, rows))
+    }
+
+    /// Next-token logits after the tokens `rows` of hidden states, `(rows, V)` in one vector.
+    ///
+    /// Panics: if a row is out of bounds.
+    pub fn logits_of(&self, hidden: Tensor<2>, rows: &[usize]) -> Vec<f32> {
+        with!(&self.0, model => decoder::logits(model, hidden, rows))
+    }
+
+    /// Next-token logits after the tokens `rows` of the pass, `(rows, V)` in one vector.
+    ///
+    /// Panics: as [`Self::hidden`], and if a row is out of bounds.
+    pub fn logits(&self, pass: &Pass, rows: &[usize]) -> Vec<f32> {
+        self.logits_of(self.hidden(pass), rows)
+    }
+
+    /// `-sum_n weights_n ln p(targets_n)` and the log-probability of each target.
+    ///
+    /// Shapes: `targets` and `weights` are `(N)`.
+    ///
+    /// Panics: as [`Self::hidden`], and if a target is not below the vocabulary's size.
+    pub fn loss(&self, pass: &Pass, targets: &Arc<[u32]>, weights: &[f32]) -> CrossEntropy {
+        with!(&self.0, model => decoder::loss(model, pass, targets, weights))
+    }
+
+    /// The loss of a pass, the log-probability of each target, and the gradients of all parameters.
+    ///
+    /// With `recompute`, only the input of each block is kept for the backward pass and the block is computed again
+    /// there: a third more work for a fraction of the memory, and the same bits.
+    ///
+    /// Panics: as [`Self::loss`], and on a model without autodiff.
+    pub fn loss_and_gradients(
+        &self,
+        pass: &Pass,
+        targets: &Arc<[u32]>,
+        weights: &[f32],
+        recompute: bool,
+    ) -> (f64, Vec<f32>, Gradients) {
+        with!(&self.0, model => match recompute {
+            true => decoder::recomputed(model, pass, targets, weights),
+            false => decoder::loss_and_gradients(model, pass, targets, weights),
+        })
+    }
+
+    /// Every parameter in the order of its fields.
+    pub fn parameters(&self) -> Vec<ParameterInfo> {
+        with!(&self.0, model => parameters::list(model))
+    }
+
+    /// The model whose parameters are what `visitor` makes of them and their gradients.
+    #[must_use]
+    pub fn update<V: ParameterVisitor>(self, gradients: Gradients, visitor: &mut V) -> Self {
+        Self(match self.0 {
+            Kind::Gpt2(model) => Kind::Gpt2(parameters::update(model, gradients, visitor)),
+            Kind::Llama(model) => Kind::Llama(parameters::update(model, gradients, visitor)),
+        })
+    }
+
+    /// [`Self::update`] without gradients: reads or replaces every parameter.
+    #[must_use]
+    pub fn for_each_parameter<V: ParameterVisitor>(self, visitor: &mut V) -> Self {
+        self.update(Gradients::default(), visitor)
+    }
+
+    /// Every linear layer with its name.
+    pub(crate) fn for_each_linear(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
+        with!(&mut self.0, model => model.for_each_linear(f));
+    }
+
+    /// The token embedding with its name.
+    pub(crate) fn token_embedding(&mut self) -> (&'static str, &mut Embedding) {
+        with!(&mut self.0, model => model.token_embedding())
+    }
+
+    /// Writes a Hugging Face directory: `config.json` and `model.safetensors`, each whole or not at all.
+    ///
+    /// Errors: a file that cannot be written, by its path.
+    pub fn save(&self, dir: &Path) -> Result<(), ModelError> {
+        files::save(self, dir)
+    }
+
+    /// Loads what [`Source::open`] found.
+    ///
+    /// Errors: a missing or broken tensor, by path and name.
+    pub fn open(source: &Source, weights: Weights, device: &Device) -> Result<Self, ModelError> {
+        files::model_of(source, weights, device)
+    }
+
+    /// Reads a model to be trained: all weights as f32.
+    ///
+    /// Errors: a missing or broken file or tensor, by path and name.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        Self::open(&Source::open(dir)?, Weights::F32, device)
+    }
+}

@@ -1,0 +1,185 @@
+//! Tiny models of the Llama family equal Hugging Face's: logits, loss and gradients; and a cache of keys and values
+//! changes none of their logits. `testdata/make_llama_golden.py` says how models and numbers were made.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use burn::tensor::{Device, Tensor, TensorData};
+use cavy_model::{KvCache, KvStorage, Model, ModelConfig, ParameterInfo, ParameterVisitor, Pass, WeightInit};
+use cavy_ops::Segments;
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const VARIANTS: [&str; 8] =
+    ["llama", "llama_biased", "llama_linear", "llama_llama3", "llama_yarn", "mistral", "qwen2", "qwen3"];
+const TOKENS: usize = 24;
+const VOCAB: usize = 61;
+
+fn test_input(n: usize, salt: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919 + salt * 104_729) % 2003) as f32 / 2003.0 - 0.5).collect()
+}
+
+fn golden_path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models").join(file)
+}
+
+fn config(variant: &str) -> ModelConfig {
+    let path = golden_path(&format!("{variant}.json"));
+    ModelConfig::from_json(&path, serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap()).unwrap()
+}
+
+struct GoldenWeights(Vec<String>);
+
+impl ParameterVisitor for GoldenWeights {
+    fn visit<const D: usize>(&mut self, info: &ParameterInfo, tensor: Tensor<D>, _: Option<Tensor<D>>) -> Tensor<D> {
+        let index = self.0.iter().position(|name| *name == info.name).unwrap();
+        let (scale, shift) = match (info.name.contains("norm"), D) {
+            (true, _) => (0.25, 1.0),
+            (false, 1) => (0.25, 0.0),
+            _ => (0.5, 0.0),
+        };
+        let values = test_input(info.shape.iter().product(), 100 + index);
+        let values: Vec<f32> = values.into_iter().map(|x| x * scale + shift).collect();
+        Tensor::from_data(TensorData::new(values, info.shape.clone()), &tensor.device())
+    }
+}
+
+fn model(variant: &str, device: &Device) -> Model {
+    let model = Model::new(&config(variant), WeightInit::Gpt2, 0, device);
+    let mut names: Vec<String> = model.parameters().into_iter().map(|info| info.name).collect();
+    names.sort_unstable();
+    model.for_each_parameter(&mut GoldenWeights(names))
+}
+
+fn ids() -> Vec<u32> {
+    (0..TOKENS as u32).map(|i| (7 * i + 3) % VOCAB as u32).collect()
+}
+
+fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
+    let segments = Arc::new(Segments::uniform(1, ids.len()));
+    model.logits(&Pass::new(ids.into(), segments, None), &(0..ids.len()).collect::<Vec<_>>())
+}
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    file.tensor(name).unwrap().data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+}
+
+fn assert_near(what: &str, found: &[f32], expected: &[f32], bound: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let gap = (found - expected).abs() / (1.0 + expected.abs());
+        assert!(gap <= bound, "{what}[{i}]: {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn logits_loss_and_gradients_are_those_of_transformers() {
+    for variant in VARIANTS {
+        let bytes = fs_err::read(golden_path(&format!("{variant}.safetensors"))).unwrap();
+        let golden = SafeTensors::deserialize(&bytes).unwrap();
+        let model = model(variant, &Device::flex().autodiff());
+        // The logits reach 3; the bound is some roundings of f32.
+        assert_near(variant, &logits(&model.valid(), &ids()), &floats(&golden, "logits"), 4e-6);
+        let pass = Pass::new(ids().into(), Arc::new(Segments::uniform(1, TOKENS)), None);
+        let targets: Arc<[u32]> = (0..TOKENS as u32).map(|i| (5 * i + 1) % VOCAB as u32).collect();
+        let (loss, _, gradients) = model.loss_and_gradients(&pass, &targets, &[1.0; TOKENS], false);
+        assert_near(variant, &[loss as f32], &floats(&golden, "loss"), 1e-6);
+        for info in model.parameters() {
+            let gradient = gradients.values(&info.name).unwrap();
+            let wide = || gradient.iter().map(|&g| f64::from(g));
+            let (sum, squares) = (wide().sum::<f64>(), wide().map(|g| g * g).sum::<f64>());
+            let expected = floats(&golden, &format!("grad.{}", info.name));
+            let what = format!("{variant} {}", info.name);
+            // Elements of both signs cancel in the sum, their roundings do not.
+            let scale = (gradient.len() as f64 * squares).sqrt();
+            assert!((sum - f64::from(expected[0])).abs() <= 2e-6 * (1.0 + scale), "{what}: {sum}, {expected:?}");
+            assert_near(&what, &[&[squares as f32], &gradient[..6]].concat(), &expected[1..], 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_cache_changes_no_logits_whatever_the_chunks() {
+    for variant in VARIANTS {
+        let model = model(variant, &Device::flex());
+        let expected = logits(&model, &ids());
+        for chunks in [vec![TOKENS], vec![1; TOKENS], vec![5, 1, 9, 9], vec![10, 1, 1, 12]] {
+            let mut cache = KvCache::new(model.config().kv_shape(KvStorage::F32), &[TOKENS]);
+            let bytes = cache.bytes();
+            let (mut at, mut found) = (0, Vec::new());
+            for len in chunks {
+                let pass = Pass::following(&cache, &[(0, &ids()[at..at + len])]);
+                let hidden = model.hidden_cached(&pass, &mut cache, &[0]);
+                found.extend(model.logits_of(hidden, &(0..len).collect::<Vec<_>>()));
+                at += len;
+            }
+            assert_near(variant, &found, &expected, 2e-6);
+            assert_eq!(cache.bytes(), bytes);
+        }
+    }
+}
+
+#[test]
+fn rows_of_unequal_length_and_continuations_of_one_prompt_are_as_if_alone() {
+    for variant in VARIANTS {
+        let model = model(variant, &Device::flex());
+        let texts: [Vec<u32>; 3] = [ids()[..11].to_vec(), ids()[3..7].to_vec(), ids()[5..21].to_vec()];
+        // Row 3 is the prompt that rows 4 and 5 continue.
+        let mut cache = KvCache::new(model.config().kv_shape(KvStorage::F32), &[16, 16, 16, 9, 4, 4]);
+        let first: Vec<(usize, &[u32])> =
+            texts.iter().enumerate().map(|(row, text)| (row, &text[..text.len() - 1])).collect();
+        model.hidden_cached(&Pass::following(&cache, &first), &mut cache, &[0, 1, 2]);
+        model.hidden_cached(&Pass::following(&cache, &[(3, &ids()[..9])]), &mut cache, &[3]);
+        [4, 5].into_iter().for_each(|row| cache.continue_from(row, 3));
+        let (left, right) = ([40, 41], [50, 51]);
+        let new: [(usize, &[u32]); 5] =
+            [(0, &texts[0][10..]), (4, &left), (1, &texts[1][3..]), (2, &texts[2][15..]), (5, &right)];
+        let hidden = model.hidden_cached(&Pass::following(&cache, &new), &mut cache, &new.map(|(row, _)| row));
+        let found = model.logits_of(hidden, &[0, 2, 3, 4, 6]);
+        let alone = [
+            texts[0].clone(),
+            [&ids()[..9], &left].concat(),
+            texts[1].clone(),
+            texts[2].clone(),
+            [&ids()[..9], &right].concat(),
+        ];
+        for (found, text) in found.chunks_exact(VOCAB).zip(alone) {
+            let expected = logits(&model, &text);
+            assert_near(variant, found, &expected[(text.len() - 1) * VOCAB..], 2e-6);
+        }
+    }
+}
+
+#[test]
+fn what_is_saved_is_read_as_the_same_bits() {
+    for variant in VARIANTS {
+        let folder = tempfile::tempdir().unwrap();
+        let model = model(variant, &Device::flex());
+        model.save(folder.path()).unwrap();
+        let again = Model::load(folder.path(), &Device::flex()).unwrap();
+        assert_eq!(again.config(), model.config(), "{variant}");
+        assert_eq!(logits(&again, &ids()), logits(&model, &ids()), "{variant}");
+    }
+}
+
+#[test]
+fn an_option_that_is_not_known_is_named() {
+    let refused = |key: &str, value: serde_json::Value| {
+        let path = golden_path("llama.json");
+        let mut fields: serde_json::Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+        fields[key] = value;
+        ModelConfig::from_json(&path, fields).unwrap_err().to_string()
+    };
+    for (key, value, named) in [
+        ("model_type", serde_json::json!("mamba"), "`mamba`"),
+        ("logit_softcapping", serde_json::json!(30.0), "`logit_softcapping` = 30.0"),
+        ("hidden_act", serde_json::json!("gelu"), "`hidden_act` is \"gelu\""),
+        ("rope_parameters", serde_json::json!({"rope_type": "longrope"}), "longrope"),
+        ("num_key_value_heads", serde_json::json!(3), "`num_key_value_heads` is 3"),
+        ("hidden_size", serde_json::json!(-4), "`hidden_size` is -4"),
+        ("num_attention_heads", serde_json::json!(0), "`num_attention_heads` is 0"),
+    ] {
+        let message = refused(key, value);
+        assert!(message.contains(named) && message.contains("hint: "), "{message}");
+    }
+}
