@@ -39,6 +39,14 @@ pub enum TextError {
         "{path}: not a usable tokenizer: {reason}\nhint: expected a `tokenizer.json` of Hugging Face's `tokenizers`"
     )]
     TokenizerFile { path: PathBuf, reason: String },
+    #[error(
+        "GGUF vocabulary: `tokenizer.ggml.{key}` is {found}, expected {expected}\nhint: convert the model to GGUF again; another tokenizer may be given as a `tokenizer.json`"
+    )]
+    GgufVocabulary { key: &'static str, found: String, expected: String },
+    #[error(
+        "llama2.c vocabulary: byte {at}: found {found}, expected {expected}\nhint: use the `.bin` that was made with the model"
+    )]
+    Llama2cVocabulary { at: usize, found: String, expected: String },
     #[error("this tokenizer cannot encode the text: {reason}")]
     Encode { reason: String },
     #[error("`{name}` is {found}, expected {expected}")]

@@ -1,17 +1,25 @@
 //! Text to ids and back.
 //!
-//! Byte-level BPE (GPT-2's, trained ones, and plain bytes) and characters are encoded here; any other `tokenizer.json`
-//! goes through Hugging Face's `tokenizers`. All of them are saved in the form that library loads.
+//! Byte-level BPE (GPT-2's and its successors', trained ones, and plain bytes), SentencePiece's BPE and characters are
+//! encoded here; any other `tokenizer.json` goes through Hugging Face's `tokenizers`. All of them are saved in the form
+//! that library loads.
 
+mod added;
 mod bpe;
+mod gguf;
 mod gpt2;
 mod json;
+mod llama2c;
+mod spm;
 mod train;
 mod words;
 
 use crate::{TextError, rng::hash_bytes};
+use added::{AddedTokens, Kind};
 use bpe::{Bpe, Cache};
+pub use gguf::GgufVocabulary;
 use rayon::prelude::*;
+use spm::Spm;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,15 +38,17 @@ const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<
 #[derive(Debug)]
 pub struct Tokenizer {
     model: Model,
-    /// Special tokens with their ids, longest first, so that the first that matches is the right one.
-    specials: Vec<(String, u32)>,
+    added: AddedTokens,
     vocab_size: usize,
+    /// What `tokenizers` adds around a text, such as BOS; kept for the file, our encoding adds nothing.
+    post_processor: serde_json::Value,
     fingerprint: OnceLock<u64>,
 }
 
 #[derive(Debug)]
 enum Model {
     Bpe(Box<Bpe>),
+    Spm(Box<Spm>),
     Chars {
         characters: Vec<char>,
         ids: HashMap<char, u32>,
@@ -145,17 +155,8 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::UnknownCharacter`] with a character vocabulary. A byte-level one never fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        if let Model::Foreign { special, .. } = &self.model {
-            return encode_foreign(special, text);
-        }
-        let (mut ids, mut cache, mut rest, mut offset) = (Vec::new(), Cache::default(), text, 0);
-        while let Some((at, special, id)) = self.next_special(rest) {
-            self.encode_into(&rest[..at], offset, &mut cache, &mut ids)?;
-            ids.push(id);
-            rest = &rest[at + special.len()..];
-            offset = text.len() - rest.len();
-        }
-        self.encode_into(rest, offset, &mut cache, &mut ids)?;
+        let mut ids = Vec::new();
+        self.encode_into(text, true, &mut Cache::default(), &mut ids)?;
         Ok(ids)
     }
 
@@ -166,7 +167,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::new();
-        self.encode_into(text, 0, &mut Cache::default(), &mut ids)?;
+        self.encode_into(text, false, &mut Cache::default(), &mut ids)?;
         Ok(ids)
     }
 
@@ -181,7 +182,7 @@ impl Tokenizer {
             let mut cache = Cache::default();
             let encode = |text: &T| {
                 let mut ids = Vec::new();
-                self.encode_into(text.as_ref(), 0, &mut cache, &mut ids)?;
+                self.encode_into(text.as_ref(), false, &mut cache, &mut ids)?;
                 Ok(ids)
             };
             texts.iter().map(encode).collect::<Result<Vec<_>, TextError>>()
@@ -201,7 +202,7 @@ impl Tokenizer {
             Model::Foreign { special, .. } => {
                 special.decode(ids, false).unwrap_or_else(|_| "\u{FFFD}".repeat(ids.len()))
             }
-            Model::Bpe(_) | Model::Chars { .. } => String::from_utf8(self.decode_bytes(ids))
+            _ => String::from_utf8(self.decode_bytes(ids))
                 .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         }
     }
@@ -213,19 +214,24 @@ impl Tokenizer {
             return self.decode(ids).into_bytes();
         }
         let mut bytes = Vec::with_capacity(4 * ids.len());
+        let mut begins = true;
         for &id in ids {
-            bytes.extend_from_slice(&self.token_bytes(id));
+            bytes.extend_from_slice(&self.token_bytes(id, &mut begins));
         }
         bytes
     }
 
-    /// The bytes that token `id` stands for.
-    fn token_bytes(&self, id: u32) -> Cow<'_, [u8]> {
-        if let Some((special, _)) = self.specials.iter().find(|(_, special)| *special == id) {
-            return Cow::Borrowed(special.as_bytes());
+    /// The bytes that token `id` stands for. `begins` says whether a text begins here, at which SentencePiece puts a
+    /// space that is taken away again: at the first token and after every added one.
+    fn token_bytes(&self, id: u32, begins: &mut bool) -> Cow<'_, [u8]> {
+        if let Some(text) = self.added.text(id) {
+            *begins = true;
+            return Cow::Borrowed(text.as_bytes());
         }
+        let begins = std::mem::take(begins);
         let known = match &self.model {
-            Model::Bpe(bpe) => bpe.tokens().get(id as usize).map(|token| Cow::Borrowed(&**token)),
+            Model::Bpe(bpe) => bpe.token(id).map(Cow::Borrowed),
+            Model::Spm(spm) => spm.piece_bytes(id, begins),
             Model::Chars { characters, .. } => {
                 characters.get(id as usize).map(|character| Cow::Owned(character.to_string().into_bytes()))
             }
@@ -243,18 +249,19 @@ impl Tokenizer {
     pub fn end_of_text(&self) -> Option<u32> {
         END_OF_TEXT_NAMES
             .iter()
-            .find_map(|name| self.specials.iter().find(|(special, _)| special == name))
+            .find_map(|name| self.special_tokens().iter().find(|(special, _)| special == name))
             .map(|(_, id)| *id)
     }
 
     /// The id of the token that stands for exactly this text, special or not.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        if let Some((_, id)) = self.specials.iter().find(|(special, _)| special == token) {
-            return Some(*id);
+        if let Some(id) = self.added.id(token) {
+            return Some(id);
         }
         match &self.model {
             Model::Foreign { special, .. } => special.token_to_id(token),
             Model::Bpe(bpe) => bpe.tokens().iter().position(|bytes| **bytes == *token.as_bytes()).map(|id| id as u32),
+            Model::Spm(spm) => spm.id(&token.replace(' ', spm::SPACE.encode_utf8(&mut [0; 4]))),
             Model::Chars { ids, .. } => {
                 let mut characters = token.chars();
                 let first = characters.next()?;
@@ -265,18 +272,23 @@ impl Tokenizer {
 
     /// The special tokens and their ids, longest first.
     pub fn special_tokens(&self) -> &[(String, u32)] {
-        &self.specials
+        self.added.specials()
     }
 
     /// A hash of what the tokenizer does, by which shards know theirs.
     pub fn fingerprint(&self) -> u64 {
         *self.fingerprint.get_or_init(|| {
             let specials = self
-                .specials
+                .special_tokens()
                 .iter()
                 .fold(0, |hash, (special, id)| hash_bytes(hash ^ u64::from(*id), special.as_bytes()));
+            let others = self.added.all().into_iter().filter(|(_, _, kind)| *kind != Kind::Special);
+            let specials = others.fold(specials, |hash, (text, id, kind)| {
+                hash_bytes(hash ^ (u64::from(id) << 1 | u64::from(kind == Kind::Unused)), text.as_bytes())
+            });
             match &self.model {
                 Model::Bpe(bpe) => bpe.fingerprint(specials),
+                Model::Spm(spm) => spm.fingerprint(specials),
                 Model::Chars { characters, .. } => hash_bytes(specials, String::from_iter(characters).as_bytes()),
                 Model::Foreign { .. } => hash_bytes(specials, self.to_json().unwrap_or_default().as_bytes()),
             }
@@ -285,45 +297,62 @@ impl Tokenizer {
 
     fn from_bpe(bpe: Bpe, specials: &[&str]) -> Self {
         let first = bpe.tokens().len() as u32;
-        let specials = specials.iter().zip(first..).map(|(special, id)| ((*special).to_owned(), id)).collect();
-        Self::new(Model::Bpe(bpe.into()), specials, first as usize)
+        let specials = specials.iter().zip(first..).map(|(special, id)| ((*special).to_owned(), id, Kind::Special));
+        Self::new(Model::Bpe(bpe.into()), AddedTokens::new(specials), first as usize)
     }
 
     fn from_characters(characters: Vec<char>) -> Self {
         let ids: HashMap<char, u32> = characters.iter().copied().zip(0..).collect();
         let vocab_size = characters.len();
-        Self::new(Model::Chars { characters, ids }, Vec::new(), vocab_size)
+        Self::new(Model::Chars { characters, ids }, AddedTokens::new([]), vocab_size)
     }
 
     /// A tokenizer of `model`, whose own ids are below `model_size`.
-    fn new(model: Model, mut specials: Vec<(String, u32)>, model_size: usize) -> Self {
-        specials.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        let vocab_size = specials.iter().map(|(_, id)| *id as usize + 1).fold(model_size, usize::max);
-        Self { model, specials, vocab_size, fingerprint: OnceLock::new() }
+    fn new(model: Model, added: AddedTokens, model_size: usize) -> Self {
+        let vocab_size = added.all().iter().map(|(_, id, _)| *id as usize + 1).fold(model_size, usize::max);
+        Self { model, added, vocab_size, post_processor: serde_json::Value::Null, fingerprint: OnceLock::new() }
     }
 
-    /// Where the next special token in `text` begins, and which it is.
-    fn next_special<'a>(&'a self, text: &str) -> Option<(usize, &'a str, u32)> {
-        let places = self
-            .specials
-            .iter()
-            .filter_map(|(special, id)| Some((text.find(special.as_str())?, special.as_str(), *id)));
-        // `min_by_key` keeps the first of equals, which is the longest.
-        places.min_by_key(|(at, _, _)| *at)
+    /// Adds the ids of `text` to `ids`; special tokens written in it count as such if `with_specials`.
+    fn encode_into(
+        &self,
+        text: &str,
+        with_specials: bool,
+        cache: &mut Cache,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TextError> {
+        if let Model::Foreign { special, ordinary } = &self.model {
+            ids.extend(encode_foreign(if with_specials { special } else { ordinary }, text)?);
+            return Ok(());
+        }
+        let mut start = 0;
+        while let Some((found, id)) = self.added.find(text, start, with_specials) {
+            self.encode_part(&text[start..found.start], start, cache, ids)?;
+            ids.push(id);
+            start = found.end;
+        }
+        self.encode_part(&text[start..], start, cache, ids)
     }
 
-    /// Adds the ids of `text`, which begins at byte `offset` of the whole, to `ids`.
-    fn encode_into(&self, text: &str, offset: usize, cache: &mut Cache, ids: &mut Vec<u32>) -> Result<(), TextError> {
+    /// Adds the ids of `text`, which begins at byte `offset` of the whole and holds no added token, to `ids`.
+    fn encode_part(&self, text: &str, offset: usize, cache: &mut Cache, ids: &mut Vec<u32>) -> Result<(), TextError> {
+        let unknown = |character: char, at: usize, known: usize| TextError::UnknownCharacter {
+            character,
+            offset: offset + at,
+            known,
+        };
         match &self.model {
             Model::Bpe(bpe) => bpe.encode(text, cache, ids),
+            Model::Spm(spm) => spm
+                .encode(text, cache, ids)
+                .map_err(|(character, at)| unknown(character, at, spm.single_characters()))?,
             Model::Chars { ids: known, .. } => {
                 ids.reserve(text.len());
                 for (at, character) in text.char_indices() {
-                    let unknown = || TextError::UnknownCharacter { character, offset: offset + at, known: known.len() };
-                    ids.push(*known.get(&character).ok_or_else(unknown)?);
+                    ids.push(*known.get(&character).ok_or_else(|| unknown(character, at, known.len()))?);
                 }
             }
-            Model::Foreign { ordinary, .. } => ids.extend(encode_foreign(ordinary, text)?),
+            Model::Foreign { .. } => unreachable!("it was encoded as a whole"),
         }
         Ok(())
     }
@@ -338,3 +367,5 @@ fn encode_foreign(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+use tests::hugging_face;

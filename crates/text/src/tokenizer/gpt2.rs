@@ -1,6 +1,7 @@
 //! GPT-2's vocabulary, built in.
 
 use super::bpe::{Bpe, Merge, byte_order};
+use super::words::Pattern;
 use flate2::read::GzDecoder;
 use std::io::Read;
 
@@ -21,5 +22,5 @@ pub(super) fn bpe() -> Bpe {
         merges.push(Merge { left, right, merged: tokens.len() as u32 });
         tokens.push([&tokens[left as usize][..], &tokens[right as usize][..]].concat().into());
     }
-    Bpe::new(tokens, merges, true).expect("the built-in merges are those that the script checked")
+    Bpe::new(tokens, merges, Pattern::Gpt2).expect("the built-in merges are those that the script checked")
 }

@@ -7,7 +7,7 @@ static TRAINED: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::train_bpe([crate::stories::text(5, 100_000)], 700, &[END_OF_TEXT]).unwrap());
 
 /// `tokenizer` as Hugging Face's library reads it from its file.
-fn hugging_face(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
+pub(super) fn hugging_face(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
     tokenizers::Tokenizer::from_bytes(tokenizer.to_json().unwrap()).unwrap()
 }
 
@@ -78,21 +78,38 @@ fn a_saved_tokenizer_is_the_same_after_loading() {
     assert_ne!(Tokenizer::bytes().fingerprint(), GPT2.fingerprint());
 }
 
-#[test]
-fn a_tokenizer_of_another_kind_goes_through_hugging_faces_library() {
-    // Specials in front of the bytes, as `BpeTrainer` puts them: the ids have a hole that our own model refuses.
+/// The bytes tokenizer's file with the special token in front of the bytes, as `BpeTrainer` puts it.
+fn special_in_front() -> serde_json::Value {
     let mut file: serde_json::Value = serde_json::from_str(&Tokenizer::bytes().to_json().unwrap()).unwrap();
     file["added_tokens"][0]["id"] = 0.into();
     for (_, id) in file["model"]["vocab"].as_object_mut().unwrap() {
         *id = ((id.as_u64().unwrap() + 1) % 257).into();
     }
+    file
+}
+
+#[test]
+fn special_tokens_may_stand_anywhere_among_the_ids() {
+    let tokenizer = json::parse(special_in_front().to_string().as_bytes()).unwrap();
+    assert!(matches!(tokenizer.model, Model::Bpe(_)));
+    assert_eq!((tokenizer.vocab_size(), tokenizer.end_of_text()), (257, Some(0)));
+    assert_eq!(tokenizer.encode("a<|endoftext|>b").unwrap(), [98, 0, 99]);
+    assert_eq!(tokenizer.encode_ordinary("a<|endoftext|>").unwrap().len(), 14);
+    assert_eq!(tokenizer.decode(&[98, 0, 99]), "a<|endoftext|>b");
+}
+
+#[test]
+fn a_tokenizer_of_another_kind_goes_through_hugging_faces_library() {
+    let mut file = special_in_front();
+    // A special token that takes the white space before it is none of ours.
+    file["added_tokens"][0]["lstrip"] = true.into();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     fs_err::write(&path, file.to_string()).unwrap();
     let tokenizer = Tokenizer::from_file(&path).unwrap();
     assert!(matches!(tokenizer.model, Model::Foreign { .. }));
     assert_eq!((tokenizer.vocab_size(), tokenizer.end_of_text()), (257, Some(0)));
-    assert_eq!(tokenizer.encode("a<|endoftext|>b").unwrap(), [98, 0, 99]);
+    assert_eq!(tokenizer.encode("a <|endoftext|>b").unwrap(), [98, 0, 99]);
     assert_eq!(tokenizer.encode_ordinary("a<|endoftext|>").unwrap().len(), 14);
     assert_eq!(tokenizer.decode(&[98, 0, 99]), "a<|endoftext|>b");
 }

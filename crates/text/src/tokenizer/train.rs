@@ -1,7 +1,7 @@
 //! Training byte-level BPE: which pairs to merge, learnt from a text.
 
 use super::bpe::{Bpe, Merge, byte_order};
-use super::words::words;
+use super::words::{Pattern, words};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -48,7 +48,7 @@ pub(super) fn train<T: AsRef<str>>(documents: impl IntoIterator<Item = T>, vocab
             heap.push((table.pair_counts[&grown], Reverse(grown)));
         }
     }
-    Bpe::new(table.tokens, merges, true).expect("all bytes have tokens and merges are concatenations")
+    Bpe::new(table.tokens, merges, Pattern::Gpt2).expect("merges are concatenations")
 }
 
 /// The words of the text as tokens, with counts of words and of neighbouring tokens.
