@@ -51,6 +51,10 @@ pub enum FilesError {
         "{path}: key `{key}` is {found}, expected {expected}\nhint: convert the model again with a newer converter"
     )]
     Key { path: PathBuf, key: String, found: String, expected: &'static str },
+    #[error(
+        "{path}: the pickle asks for `{callable}`: this file would run code\nhint: where you trust it, load it in Python and save `model.state_dict()` alone"
+    )]
+    Code { path: PathBuf, callable: String },
     #[error("{path}: key `{key}` occurs twice\nhint: the file is damaged; convert the model again")]
     DuplicateKey { path: PathBuf, key: String },
 }

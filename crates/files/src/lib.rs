@@ -12,6 +12,7 @@ mod gather;
 pub mod gguf;
 #[cfg(test)]
 mod golden;
+pub mod pth;
 pub mod rope_rows;
 pub mod safetensors;
 mod save;
@@ -23,6 +24,7 @@ pub use error::FilesError;
 pub use floats::{f32_bytes, f32_values};
 pub use gather::permute_rows;
 pub use gguf::Gguf;
+pub use pth::Pth;
 pub use safetensors::Safetensors;
 pub use save::{AtomicFile, Outgoing, Producer};
 pub use tensors::{TensorInfo, Tensors};
