@@ -10,7 +10,7 @@ mod zip;
 
 use crate::backing::{Backing, map};
 use crate::error::FilesError;
-use crate::gather::Gather;
+use crate::gather::Step;
 use crate::tensors::{TensorInfo, Tensors};
 use pickle::{Global, Node, Pickle, Ref, View};
 use serde_json::Value;
@@ -95,8 +95,8 @@ impl Pth {
                 Leaf::Tensor(view) => {
                     if let Some(name) = name.strip_prefix(&prefix) {
                         let storage = members.get(&format!("{folder}/data/{}", view.storage.key)).cloned();
-                        let (info, gather) = placed(path, name, view, storage)?;
-                        tensors.add(info, gather)?;
+                        let (info, steps) = placed(path, name, view, storage)?;
+                        tensors.add(info, steps)?;
                     }
                 }
             }
@@ -243,7 +243,7 @@ fn placed(
     name: &str,
     view: &View,
     storage: Option<std::ops::Range<usize>>,
-) -> Result<(TensorInfo, Option<Gather>), FilesError> {
+) -> Result<(TensorInfo, Vec<Step>), FilesError> {
     let View { storage: of, offset, shape, strides } = view;
     let wrong = |problem, hint| FilesError::Tensor {
         path: path.into(),
@@ -274,7 +274,8 @@ fn placed(
         return Err(wrong("it repeats elements of a smaller storage", "save `tensor.contiguous()` instead"));
     }
     let info = TensorInfo { name: name.into(), dtype: of.dtype, shape: shape.clone(), range };
-    Ok((info, (!row_major).then(|| Gather::Strides(strides.as_slice().into()))))
+    let (shape, strides) = (shape.as_slice().into(), strides.as_slice().into());
+    Ok((info, if row_major { Vec::new() } else { vec![Step::Strided { shape, strides, width }] }))
 }
 
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
