@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the golden model files: what the formats' own Python packages make of values that any language can rebuild.
 
-Made with Python 3.11, torch 2.15.0, safetensors 0.8.0, gguf 0.19.0 and numpy 2.0.2, on the CPU. Run it as
+Made with Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, gguf 0.19.0 and numpy 2.0.2, on the CPU. Run it as
 `python testdata/files/make_golden.py`; it overwrites the files beside it.
 
 Values come from `test_input(n, salt)`, in [-0.5, 0.5), a multiple of which is stated where it is used. The functions
@@ -18,6 +18,8 @@ import gguf
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 HERE = Path(__file__).resolve().parent
 
@@ -172,7 +174,40 @@ def llama2c_files():
         (HERE / f"{name}.llama2c.bin").write_bytes(header + b"".join(values))
 
 
+def names_file():
+    """`names.json`: for each architecture, pairs of Hugging Face's name and GGUF's, for block 0 or 13."""
+    llama = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
+    block = "input_layernorm self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+    block += "post_attention_layernorm mlp.gate_proj mlp.up_proj mlp.down_proj"
+    llama += [f"model.layers.13.{name}.weight" for name in block.split()]
+    biases = [f"model.layers.0.self_attn.{name}_proj.bias" for name in "qkv"]
+    norms = [f"model.layers.0.self_attn.{name}_norm.weight" for name in "qk"]
+    gpt2 = ["transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"]
+    gpt2 += [f"transformer.ln_f.{ending}" for ending in ["weight", "bias"]]
+    block = "ln_1 attn.c_attn attn.c_proj ln_2 mlp.c_fc mlp.c_proj".split()
+    gpt2 += [f"transformer.h.13.{name}.{ending}" for name in block for ending in ["weight", "bias"]]
+    pairs = {}
+    lists = {"LLAMA": llama, "QWEN2": llama + biases, "QWEN3": llama + norms, "GPT2": gpt2}
+    for architecture, names in lists.items():
+        table = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture], 14)
+        pairs[architecture.lower()] = [[name, table.get_name(name, (".weight", ".bias"))] for name in names]
+    (HERE / "names.json").write_text(json.dumps(pairs) + "\n")
+
+
+def llama3_rope_file():
+    """`llama3_rope.json`: what Llama 3.2 divides the frequencies of a head of 64 by, and its settings."""
+    rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0}
+    rope.update(high_freq_factor=4.0, original_max_position_embeddings=8192)
+    config = LlamaConfig(hidden_size=128, num_attention_heads=2, head_dim=64, rope_parameters=rope)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    plain = 1.0 / 500000.0 ** (torch.arange(0, 64, 2, dtype=torch.float64) / 64)
+    text = json.dumps({"rope": rope, "factors": (plain / scaled.double()).tolist()})
+    (HERE / "llama3_rope.json").write_text(text + "\n")
+
+
 if __name__ == "__main__":
+    llama3_rope_file()
+    names_file()
     safetensors_files()
     gguf_file()
     pth_files()

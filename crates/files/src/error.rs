@@ -48,9 +48,19 @@ pub enum FilesError {
     #[error("{path}: key `{key}` is missing\nhint: the file may be for another kind of model")]
     NoKey { path: PathBuf, key: String },
     #[error(
-        "{path}: key `{key}` is {found}, expected {expected}\nhint: convert the model again with a newer converter"
+        "{path}: key `{key}` is {found}, expected {expected}\nhint: correct it, or take the file from where the model comes from again"
     )]
     Key { path: PathBuf, key: String, found: String, expected: &'static str },
+    #[error(
+        "{path}: the pickle asks for `{callable}`: this file would run code\nhint: where you trust it, load it in Python and save `model.state_dict()` alone"
+    )]
+    Code { path: PathBuf, callable: String },
+    #[error("{path}: `{key}` is `{found}`, expected {expected}\nhint: other architectures cannot be converted")]
+    Architecture { path: PathBuf, key: &'static str, found: String, expected: &'static str },
+    #[error(
+        "{path}: tensor `{name}` is not one of a {architecture}\nhint: the model is a variant that is not supported"
+    )]
+    Unknown { path: PathBuf, name: String, architecture: &'static str },
     #[error("{path}: key `{key}` occurs twice\nhint: the file is damaged; convert the model again")]
     DuplicateKey { path: PathBuf, key: String },
 }

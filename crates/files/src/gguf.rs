@@ -15,7 +15,7 @@ use crate::backing::{Backing, map};
 use crate::dtype::Dtype;
 use crate::error::FilesError;
 use crate::tensors::Tensors;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The first four bytes of a file.
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -45,6 +45,11 @@ impl Gguf {
     /// Errors: whatever is not as the format says, overlapping tensors and repeated names and keys among it.
     pub fn parse(path: &Path, bytes: Backing) -> Result<Self, FilesError> {
         read::parse(path, bytes)
+    }
+
+    /// Where it was read, for messages.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.metadata.path().into()
     }
 }
 

@@ -5,6 +5,7 @@
 //! tensor or key. This crate knows no tensor library and no architecture.
 
 mod backing;
+pub mod config;
 mod dtype;
 mod error;
 mod floats;
@@ -12,6 +13,10 @@ mod gather;
 pub mod gguf;
 #[cfg(test)]
 mod golden;
+pub mod hugging_face;
+pub mod llama2c;
+pub mod names;
+pub mod pth;
 pub mod rope_rows;
 pub mod safetensors;
 mod save;
@@ -23,6 +28,9 @@ pub use error::FilesError;
 pub use floats::{f32_bytes, f32_values};
 pub use gather::permute_rows;
 pub use gguf::Gguf;
+pub use hugging_face::HuggingFace;
+pub use llama2c::Llama2c;
+pub use pth::Pth;
 pub use safetensors::Safetensors;
 pub use save::{AtomicFile, Outgoing, Producer};
 pub use tensors::{TensorInfo, Tensors};

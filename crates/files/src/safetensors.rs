@@ -81,7 +81,7 @@ impl Safetensors {
             })?;
             // In bounds: the last offset was compared with the file's size above, and offsets ascend.
             let range = data_start + info.data_offsets.0..data_start + info.data_offsets.1;
-            tensors.add(TensorInfo { name, dtype, shape: info.shape.clone(), range }, None)?;
+            tensors.add(TensorInfo { name, dtype, shape: info.shape.clone(), range }, Vec::new())?;
         }
         Ok(Self { metadata, tensors })
     }

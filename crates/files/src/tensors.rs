@@ -4,12 +4,13 @@ use crate::backing::{Backing, TensorBytes};
 use crate::dtype::Dtype;
 use crate::error::FilesError;
 use crate::floats::f32_values;
-use crate::gather::Gather;
+use crate::gather::Step;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What is known of a tensor without reading its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +42,8 @@ impl TensorInfo {
 struct Entry {
     info: TensorInfo,
     file: usize,
-    /// How its elements are picked from the range; `None` where they lie in row-major order.
-    gather: Option<Gather>,
+    /// From the bytes of the range to row-major order; none where they lie in it.
+    steps: Vec<Step>,
 }
 
 /// A file that tensors lie in.
@@ -67,8 +68,8 @@ impl Tensors {
     }
 
     /// Adds a tensor of the first file after checking that its bytes are there.
-    pub(crate) fn add(&mut self, info: TensorInfo, gather: Option<Gather>) -> Result<(), FilesError> {
-        self.push(Entry { info, file: 0, gather })
+    pub(crate) fn add(&mut self, info: TensorInfo, steps: Vec<Step>) -> Result<(), FilesError> {
+        self.push(Entry { info, file: 0, steps })
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), FilesError> {
@@ -84,7 +85,7 @@ impl Tensors {
             let (what, at) = (format!("tensor `{}`", info.name), info.range.start as u64);
             return Err(FilesError::Cut { path: path.clone(), what, at, needed: size as u64, size: file_size as u64 });
         }
-        if entry.gather.is_none() && found != Some(size) {
+        if entry.steps.is_empty() && found != Some(size) {
             return Err(wrong("its bytes are more or fewer than its shape asks for"));
         }
         if let Some(&earlier) = self.by_name.get(&info.name) {
@@ -124,26 +125,81 @@ impl Tensors {
         Ok(renamed)
     }
 
+    /// Adds a tensor that is in no file.
+    ///
+    /// Errors: a name that is already there, bytes that are not as many as the shape asks for.
+    pub fn insert(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Result<(), FilesError> {
+        let info = TensorInfo { name: name.into(), dtype, shape: shape.into(), range: 0..bytes.len() };
+        let path = self.files.first().map(|file| file.path.clone()).unwrap_or_default();
+        self.files.push(File { path, bytes: Arc::new(bytes) });
+        self.push(Entry { info, file: self.files.len() - 1, steps: Vec::new() })
+    }
+
+    /// The error of a tensor that cannot be laid out in another way.
+    fn unmovable(&self, entry: &Entry, problem: &'static str, hint: &'static str) -> FilesError {
+        let TensorInfo { name, dtype, shape, .. } = entry.info.clone();
+        FilesError::Tensor { path: self.files[entry.file].path.clone(), name, dtype, shape, problem, hint }
+    }
+
     /// Gives a tensor's rows another order: row `i` becomes what row `rows[i]` is. They move when they are read.
     ///
-    /// Errors: a tensor that is not there, has another number of rows or whose elements lie in no order.
+    /// Errors: a tensor that is not there or has another number of rows.
     pub fn reorder_rows(&mut self, name: &str, rows: Vec<usize>) -> Result<(), FilesError> {
-        let Entry { info, file, gather } = self.entry(name)?;
-        let count = info.shape.first().copied().unwrap_or(0);
-        let movable = gather.is_none() && (info.shape.len() > 1 || !info.dtype.is_quantized());
-        if !movable || count != rows.len() || rows.iter().any(|&row| row >= count) {
-            return Err(FilesError::Tensor {
-                path: self.files[*file].path.clone(),
-                name: name.into(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                problem: "its rows cannot be put in the order of the heads",
-                hint: "the model's settings and its tensors must come from one file",
-            });
+        let entry = self.entry(name)?;
+        let TensorInfo { dtype, shape, .. } = &entry.info;
+        let count = shape.first().copied().unwrap_or(0);
+        let splits_blocks = shape.len() < 2 && dtype.is_quantized();
+        if splits_blocks || count != rows.len() || rows.iter().any(|&row| row >= count) {
+            let hint = "the model's settings and its tensors must come from one file";
+            return Err(self.unmovable(entry, "its rows cannot be put in the order of the heads", hint));
         }
         let at = self.by_name[name];
-        self.entries[at].gather = Some(Gather::Rows(rows.into()));
+        self.entries[at].steps.push(Step::Rows(rows.into()));
         Ok(())
+    }
+
+    /// Makes a matrix's rows its columns. Elements move when they are read.
+    ///
+    /// Errors: a tensor that is not there, has not two dimensions or is quantized.
+    pub fn transpose(&mut self, name: &str) -> Result<(), FilesError> {
+        let entry = self.entry(name)?;
+        let (&[rows, columns], false) = (entry.info.shape.as_slice(), entry.info.dtype.is_quantized()) else {
+            let hint = "convert the model to F16 or F32 instead";
+            return Err(self.unmovable(entry, "only a matrix of plain numbers can be transposed", hint));
+        };
+        let at = self.by_name[name];
+        let Entry { info, steps, .. } = &mut self.entries[at];
+        steps.push(Step::transpose(rows, columns, info.dtype.block().1));
+        info.shape = vec![columns, rows];
+        Ok(())
+    }
+
+    /// Adds a tensor that is others below each other, which stay as they are.
+    ///
+    /// Errors: tensors that are not there, are not in one file or differ in type or in the size of a row.
+    pub fn stack(&mut self, parts: &[String], name: &str) -> Result<(), FilesError> {
+        let Some(first) = parts.first() else { return Ok(()) };
+        let first = self.entry(first)?;
+        let mut shape = first.info.shape.clone();
+        let mut rows = 0_usize;
+        let mut ranges = Vec::new();
+        for part in parts {
+            let part = self.entry(part)?;
+            let fits = part.file == first.file && part.info.dtype == first.info.dtype && part.steps.is_empty();
+            if !fits || shape.is_empty() || part.info.shape.get(1..) != shape.get(1..) {
+                let hint = "the parts must be saved in one file, in one type, with rows of one size";
+                return Err(self.unmovable(part, "it cannot be joined with the other parts", hint));
+            }
+            rows = rows.saturating_add(part.info.shape[0]);
+            ranges.push(part.info.range.clone());
+        }
+        shape[0] = rows;
+        let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let within: Vec<Range<usize>> = ranges.iter().map(|range| range.start - start..range.end - start).collect();
+        let info = TensorInfo { name: name.into(), dtype: first.info.dtype, shape, range: start..end };
+        let file = first.file;
+        self.push(Entry { info, file, steps: vec![Step::Parts(within.into())] })
     }
 
     /// What is known of each tensor, in the order of the files.
@@ -193,22 +249,16 @@ impl Tensors {
     /// The elements of the tensor of this name in row-major order, little-endian: the file's own bytes where they lie
     /// in that order, else a copy.
     pub fn bytes(&self, name: &str) -> Result<TensorBytes, FilesError> {
-        let Entry { info, file, gather } = self.entry(name)?;
+        let Entry { info, file, steps } = self.entry(name)?;
         let stored = TensorBytes::new(self.files[*file].bytes.clone(), info.range.clone());
-        Ok(match gather {
-            None => stored,
-            Some(gather) => gather.apply(&stored, info).into(),
-        })
+        Ok(laid_out(&stored, steps).map_or_else(|| stored.clone(), Into::into))
     }
 
     /// [`Self::bytes`] for as long as `self` lives.
     pub(crate) fn cow(&self, name: &str) -> Result<Cow<'_, [u8]>, FilesError> {
-        let Entry { info, file, gather } = self.entry(name)?;
+        let Entry { info, file, steps } = self.entry(name)?;
         let stored = &(*self.files[*file].bytes).as_ref()[info.range.clone()];
-        Ok(match gather {
-            None => stored.into(),
-            Some(gather) => gather.apply(stored, info).into(),
-        })
+        Ok(laid_out(stored, steps).map_or(Cow::Borrowed(stored), Cow::Owned))
     }
 
     /// The elements of a tensor of plain floating-point numbers.
@@ -223,6 +273,12 @@ impl Tensors {
             supported: "F32, F16, BF16, F64",
         })
     }
+}
+
+/// The bytes after all steps; `None` if there are none.
+fn laid_out(stored: &[u8], steps: &[Step]) -> Option<Vec<u8>> {
+    let (first, rest) = steps.split_first()?;
+    Some(rest.iter().fold(first.apply(stored), |bytes, step| step.apply(&bytes)))
 }
 
 impl fmt::Debug for Tensors {
@@ -240,7 +296,7 @@ mod tests {
         let mut tensors = Tensors::of(Path::new(file), backing(&[0, 1, 10, 11, 20, 21]));
         for name in names {
             let info = TensorInfo { name: (*name).into(), dtype: Dtype::U8, shape: vec![3, 2], range: 0..6 };
-            tensors.add(info, None).unwrap();
+            tensors.add(info, Vec::new()).unwrap();
         }
         tensors
     }
@@ -277,8 +333,26 @@ mod tests {
         let mut tensors = tensors("m.bin", &["a"]);
         tensors.reorder_rows("a", vec![2, 0, 1]).unwrap();
         assert_eq!(*tensors.bytes("a").unwrap(), [20, 21, 0, 1, 10, 11]);
-        assert!(tensors.reorder_rows("a", vec![2, 0, 1]).is_err());
+        tensors.reorder_rows("a", vec![1, 2, 0]).unwrap();
+        assert_eq!(*tensors.bytes("a").unwrap(), [0, 1, 10, 11, 20, 21]);
         assert!(tensors.reorder_rows("b", vec![]).is_err());
+    }
+
+    #[test]
+    fn matrices_are_stacked_and_transposed_when_they_are_read() {
+        let mut tensors = tensors("m.bin", &["a", "b"]);
+        tensors.reorder_rows("b", vec![2, 1, 0]).unwrap();
+        assert!(tensors.stack(&["a".into(), "b".into()], "c").is_err()); // `b` does not lie in order.
+        tensors.stack(&["a".into(), "a".into()], "c").unwrap();
+        tensors.transpose("c").unwrap();
+        assert_eq!(tensors.info("c").unwrap().shape, [2, 6]);
+        assert_eq!(*tensors.bytes("c").unwrap(), [0, 10, 20, 0, 10, 20, 1, 11, 21, 1, 11, 21]);
+        tensors.insert("d", Dtype::F16, &[2, 1], vec![1, 2, 3, 4]).unwrap();
+        tensors.insert("e", Dtype::Q8_0, &[1, 32], vec![0; 34]).unwrap();
+        assert!(tensors.insert("d", Dtype::U8, &[], vec![1]).is_err());
+        assert!(tensors.insert("f", Dtype::U8, &[2], vec![1]).is_err());
+        assert!(tensors.stack(&["a".into(), "d".into()], "g").is_err());
+        assert!(tensors.transpose("e").is_err() && tensors.transpose("none").is_err());
     }
 
     #[test]
@@ -293,7 +367,7 @@ mod tests {
         let mut tensors = tensors("m.bin", &[]);
         for range in [0..7, 2..8, 0..5, 7..13] {
             let info = TensorInfo { name: "x".into(), dtype: Dtype::U8, shape: vec![6], range };
-            assert!(tensors.add(info, None).is_err());
+            assert!(tensors.add(info, Vec::new()).is_err());
         }
     }
 }

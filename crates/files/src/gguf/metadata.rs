@@ -144,6 +144,11 @@ impl Metadata {
         Self { path: path.into(), ..Self::default() }
     }
 
+    /// The file they come from.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Adds a key at the end; false, and nothing changed, if it is already there.
     pub(super) fn add(&mut self, key: String, value: Value) -> bool {
         let fresh = !self.by_key.contains_key(&key);

@@ -41,7 +41,7 @@ pub(super) fn parse(path: &Path, bytes: Backing) -> Result<Gguf, FilesError> {
     for mut info in stored {
         let moved = |offset: usize| offset.saturating_add(data_start);
         info.range = moved(info.range.start)..moved(info.range.end);
-        tensors.add(info, None)?;
+        tensors.add(info, Vec::new())?;
     }
     refuse_overlap(path, &tensors)?;
     Ok(Gguf { metadata, tensors })

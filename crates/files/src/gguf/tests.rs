@@ -95,11 +95,11 @@ fn getters_name_the_key_and_what_it_holds() {
     ");
     insta::assert_snapshot!(message(metadata.u64("test.i8").unwrap_err()), @r"
     tiny.gguf: key `test.i8` is -100, expected an integer of at least 0
-    hint: convert the model again with a newer converter
+    hint: correct it, or take the file from where the model comes from again
     ");
     insta::assert_snapshot!(message(metadata.str("test.ints").unwrap_err()), @r"
     tiny.gguf: key `test.ints` is an array of 3, expected text
-    hint: convert the model again with a newer converter
+    hint: correct it, or take the file from where the model comes from again
     ");
     assert!(metadata.bool("test.u8").is_err() && metadata.strings("test.ints").is_err());
     assert!(metadata.array("test.u8").is_err() && metadata.f64("test.string").is_err());
@@ -270,6 +270,9 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    // Each case writes and syncs a file.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn load_undoes_save(
         keys in prop::collection::btree_map("[a-z.]{1,12}", value(), 0..6),

@@ -189,6 +189,9 @@ fn the_formats_own_reader_reads_what_we_write() {
 }
 
 proptest! {
+    // Each case writes and syncs a file.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn load_undoes_save_and_saving_again_gives_the_same_bytes(
         tensors in prop::collection::btree_map(
