@@ -7,7 +7,7 @@ pub enum Isa {
     Portable,
     /// AArch64 with 128-bit vectors.
     Neon,
-    /// x86-64 with AVX2 and fused multiply-add.
+    /// x86-64 with AVX2, fused multiply-add and the conversions of binary16 (F16C).
     Avx2,
     /// x86-64 with AVX-512 F, VL, BW and DQ.
     Avx512,
@@ -32,7 +32,9 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.is_supported()

@@ -320,7 +320,7 @@ unsafe fn pack_b_strip(b: View<'_>, j: usize, p: usize, kc: usize, out: *mut f32
 /// Rows become columns.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+pub(crate) fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
     let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
     let (t0, t1) = (_mm256_unpacklo_ps(r0, r1), _mm256_unpackhi_ps(r0, r1));
     let (t2, t3) = (_mm256_unpacklo_ps(r2, r3), _mm256_unpackhi_ps(r2, r3));

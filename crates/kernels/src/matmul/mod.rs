@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "register tiles need intrinsics and raw pointers; views are checked first")]
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 
 use crate::exec::{Exec, Isa};
 use crate::parallel::{SharedMut, for_each};

@@ -22,6 +22,8 @@ const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 pub(super) struct Activations {
     /// The integers, in -127..=127.
     pub(super) quants: Vec<i8>,
+    /// The integers once more, in 16 bits, if they were asked for: for several rows and signed weights.
+    pub(super) wide: Vec<i16>,
     /// `d` of each run. NaN where an activation was infinite or NaN.
     pub(super) scales: Vec<f32>,
     /// `d` times the sum of the run's integers.
@@ -36,6 +38,7 @@ impl Activations {
         self.quants.resize(x.len(), 0);
         self.scales.resize(runs, 0.0);
         self.sums.resize(runs, 0.0);
+        self.wide.clear();
         let quants = SharedMut::new(&mut self.quants);
         let (scales, sums) = (SharedMut::new(&mut self.scales), SharedMut::new(&mut self.sums));
         let per_task = TASK_ELEMENTS / RUN;
@@ -47,6 +50,12 @@ impl Activations {
                 unsafe { (quants.slice(start * RUN, len * RUN), scales.slice(start, len), sums.slice(start, len)) };
             dispatch(exec, Round { x: &x[start * RUN..][..len * RUN], quants, scales, sums });
         });
+    }
+
+    /// Fills `wide`.
+    pub(super) fn widen(&mut self) {
+        self.wide.clear();
+        self.wide.extend(self.quants.iter().map(|&q| i16::from(q)));
     }
 }
 

@@ -18,6 +18,11 @@ impl Format {
         assert!(self.is_quantized());
         if matches!(self, Self::Q6K) { 16 } else { RUN }
     }
+
+    /// Whether its integers are signed; then its offsets are 0.
+    pub(super) const fn is_signed(self) -> bool {
+        matches!(self, Self::Q8_0 | Self::Q6K)
+    }
 }
 
 /// Weights taken apart. `scales` and `offsets` hold one number a run; formats without offsets leave those as they are.

@@ -6,7 +6,7 @@ use super::dequantize::dequantize;
 use super::floats::FloatRows;
 use super::integers::IntegerRows;
 use super::matrix::PackedMatrix;
-use crate::exec::Exec;
+use crate::exec::{Exec, Isa};
 use crate::matmul::{Onto, View, ViewMut, matmul};
 use crate::parallel::{SharedMut, for_each};
 use crate::simd::dispatch;
@@ -73,6 +73,9 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
     ACTIVATIONS.with_borrow_mut(|activations| {
         if products.iter().any(|product| product.weight.format().is_quantized()) {
             activations.round(exec, x);
+            if n > 1 && products.iter().any(|product| product.weight.format().is_signed()) {
+                activations.widen();
+            }
         }
         let direct: Vec<Direct<'_>> =
             products.iter_mut().filter(|product| is_direct(product)).map(|product| Direct::new(product, n)).collect();
@@ -136,16 +139,49 @@ impl Rows<'_> {
     /// Stores `y` and the bias of `row` as result of row `i` of the activations.
     #[inline(always)]
     pub(super) fn write(&self, i: usize, row: usize, y: f32) {
-        debug_assert!(i < self.n && self.range.contains(&row));
         let bias = self.bias.map_or(0.0, |bias| bias[row]);
-        // SAFETY: by the invariant, only this task has the row.
-        unsafe { self.y.slice(i * self.weight.rows() + row, 1)[0] = y + bias };
+        self.results(i, row, 1)[0] = y + bias;
+    }
+
+    /// As [`Rows::write`], for `y.len()` rows from `row` on.
+    #[inline(always)]
+    pub(super) fn write_many(&self, i: usize, row: usize, y: &[f32]) {
+        let results = self.results(i, row, y.len());
+        match self.bias {
+            None => results.copy_from_slice(y),
+            Some(bias) => results.iter_mut().zip(y).zip(&bias[row..]).for_each(|((out, y), bias)| *out = y + bias),
+        }
+    }
+
+    /// Leaves sums that are not complete yet in the place of the results, without the bias.
+    #[inline(always)]
+    pub(super) fn keep_many(&self, i: usize, row: usize, sums: &[f32]) {
+        self.results(i, row, sums.len()).copy_from_slice(sums);
+    }
+
+    /// The sums that [`Rows::keep_many`] left.
+    #[inline(always)]
+    pub(super) fn read_many(&self, i: usize, row: usize, sums: &mut [f32]) {
+        sums.copy_from_slice(self.results(i, row, sums.len()));
+    }
+
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "each call ends before the next of the same task begins")]
+    fn results(&self, i: usize, row: usize, len: usize) -> &mut [f32] {
+        assert!(row >= self.range.start && row + len <= self.range.end);
+        // SAFETY: by the invariant, only this task has the rows, and no caller above keeps the slice.
+        unsafe { self.y.slice(i * self.weight.rows() + row, len) }
     }
 }
 
 fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
     if rows.weight.format().is_quantized() {
-        dispatch(exec, IntegerRows { rows, activations });
+        match exec.isa() {
+            // SAFETY: the machine has the instruction set of `exec`, and the wider one has all of the narrower.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::Avx512 => unsafe { super::avx2::integers(rows, activations) },
+            _ => dispatch(exec, IntegerRows { rows, activations }),
+        }
     } else {
         dispatch(exec, FloatRows { rows, x });
     }
@@ -181,7 +217,6 @@ fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::Isa;
     use crate::linear::reference;
     use crate::packed::Format;
     use crate::packed::reference::dequantize as plain;

@@ -7,6 +7,8 @@
 //! Shapes: `x` is `(n, in)`, `W` `(out, in)`, `b` `(out)`, `y` `(n, out)`, all row-major.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod blocks;
 mod dequantize;
 mod floats;
