@@ -1,64 +1,105 @@
-//! The one generator: from a prompt to the tokens that follow it.
+//! The one generator: from prompts to the tokens that follow them.
 //!
-//! [`generate`] asks a model for the logits after a context and [`sampler`] for one of them, again and again. The whole
-//! context is computed anew for every token; a decoder that keeps keys and values will replace that, with the same
-//! interface.
+//! [`generate`] decodes a batch of prompts over one cache of keys and values, [`beam_search`] looks for the likeliest
+//! text. Everything that decodes goes through here: samples of a training run, chat, evaluation.
 
+mod beam;
+mod choice;
+mod engine;
 pub mod sampler;
 
+pub use beam::{BeamSettings, EarlyStopping, Hypothesis, beam_search};
+pub use cavy_model::KvStorage;
 pub use sampler::Sampling;
 
-use cavy_model::{Model, Pass};
-use cavy_ops::Segments;
-use cavy_ops::kernels::random::uniform;
-use std::sync::Arc;
+use cavy_model::Model;
 
 /// What to generate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GenerateSettings {
-    /// Most tokens to generate.
+    /// Most tokens of a completion.
     pub max_tokens: usize,
     /// How each token is chosen.
     pub sampling: Sampling,
     /// Decides every choice: the same seed gives the same tokens.
     pub seed: u64,
-    /// The token that ends the text, if there is one. It is not part of the result.
-    pub end_of_text: Option<u32>,
+    /// Tokens that end a completion. They are not part of it.
+    pub stop_tokens: Vec<u32>,
+    /// Completions of each prompt, from one pass over it.
+    pub n: usize,
+    /// Sequences that are decoded together.
+    pub batch_size: usize,
+    /// Whether keys and values are kept. Without, everything is computed anew for every token, for comparison.
+    pub use_cache: bool,
+    /// How they are stored.
+    pub kv_storage: KvStorage,
 }
 
-/// The tokens that follow `prompt`.
-///
-/// Ends after `max_tokens`, at the end-of-text token, or once `stop`, which is called with each new token, returns
-/// true; that token is the last of the result. A context longer than the model knows loses its beginning.
-///
-/// Law: token `i` depends on the prompt, the tokens before it, `seed` and `i`, and on nothing else.
-///
-/// Panics: if `prompt` is empty, or one of its ids is not below the vocabulary's size.
-pub fn generate(
-    model: &Model,
-    prompt: &[u32],
-    settings: &GenerateSettings,
-    stop: &mut dyn FnMut(u32) -> bool,
-) -> Vec<u32> {
-    assert!(!prompt.is_empty(), "a prompt has at least one token");
-    let model = model.valid(); // No autodiff, and no copy of the weights.
-    let longest = model.config().context_length();
-    let mut tokens = prompt.to_vec();
-    for index in 0..settings.max_tokens {
-        let context: Arc<[u32]> = tokens[tokens.len().saturating_sub(longest)..].into();
-        let last = context.len() - 1;
-        let segments = Arc::new(Segments::uniform(1, context.len()));
-        let logits = model.logits(&Pass::new(context, segments, None), &[last]);
-        let token = settings.sampling.choose(&logits, uniform(settings.seed, index as u64));
-        if settings.end_of_text == Some(token) {
-            break;
-        }
-        tokens.push(token);
-        if stop(token) {
-            break;
+impl Default for GenerateSettings {
+    /// One completion of at most 128 tokens from the model's own distribution.
+    fn default() -> Self {
+        Self {
+            max_tokens: 128,
+            sampling: Sampling::default(),
+            seed: 0,
+            stop_tokens: Vec::new(),
+            n: 1,
+            batch_size: 8,
+            use_cache: true,
+            kv_storage: KvStorage::F32,
         }
     }
-    tokens.split_off(prompt.len())
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Finish {
+    /// A stop token, or the caller said so.
+    Stop,
+    /// It has as many tokens as were asked for.
+    #[default]
+    Length,
+}
+
+/// What follows a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each in the distribution it was drawn from, after temperature and filters.
+    pub logprobs: Vec<f32>,
+    /// Log-probability of each in the model's own distribution.
+    pub raw_logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// The token that ended it, if one did.
+    pub stop_token: Option<u32>,
+}
+
+/// The completions of each prompt, `n` of each, in order.
+///
+/// `on_token` is called with prompt, sample and token as they come, and ends that completion by returning true; the token
+/// is then its last. A context longer than the model knows loses its beginning, and is computed anew from then on.
+///
+/// Law: token `i` of sample `s` of prompt `p` depends on the prompt, the tokens before it, `seed`, `p`, `s` and `i`, and
+/// on nothing else: not on the other prompts, nor on how many are decoded together.
+///
+/// Panics: if a prompt is empty, or one of its ids is not below the vocabulary's size.
+pub fn generate(
+    model: &Model,
+    prompts: &[Vec<u32>],
+    settings: &GenerateSettings,
+    on_token: &mut dyn FnMut(usize, usize, u32) -> bool,
+) -> Vec<Vec<Completion>> {
+    assert!(prompts.iter().all(|prompt| !prompt.is_empty()), "a prompt has at least one token");
+    engine::Engine::new(&model.valid(), settings, prompts).run(on_token)
+}
+
+/// Bytes that the cache of [`generate`] takes; `None` where that overflows.
+pub fn cache_bytes(model: &cavy_model::ModelConfig, prompts: &[usize], settings: &GenerateSettings) -> Option<usize> {
+    let shape = model.kv_shape(settings.kv_storage);
+    let capacities = engine::capacities(model.context_length(), prompts, settings);
+    capacities.into_iter().try_fold(0_usize, |sum, capacity| sum.checked_add(shape.row_bytes(capacity)?))
 }
 
 #[cfg(test)]
@@ -85,11 +126,79 @@ mod tests {
 
     fn settings(temperature: f64, seed: u64) -> GenerateSettings {
         let sampling = Sampling { temperature, ..Sampling::default() };
-        GenerateSettings { max_tokens: 20, sampling, seed, end_of_text: None }
+        GenerateSettings { max_tokens: 20, sampling, seed, ..GenerateSettings::default() }
     }
 
     fn run(settings: &GenerateSettings) -> Vec<u32> {
-        generate(&model(), &[1, 2, 3], settings, &mut |_| false)
+        one(&[1, 2, 3], settings, &mut |_| false)
+    }
+
+    fn one(prompt: &[u32], settings: &GenerateSettings, stop: &mut dyn FnMut(u32) -> bool) -> Vec<u32> {
+        let mut completions = generate(&model(), &[prompt.to_vec()], settings, &mut |_, _, token| stop(token));
+        completions.remove(0).remove(0).tokens
+    }
+
+    #[test]
+    fn a_completion_is_the_same_alone_in_a_batch_and_without_a_cache() {
+        let prompts = vec![vec![1, 2, 3], vec![4], vec![5, 6, 7, 8, 9], vec![10, 0]];
+        let many = |settings: &GenerateSettings| generate(&model(), &prompts, settings, &mut |_, _, _| false);
+        for n in [1, 3] {
+            let base = GenerateSettings { n, batch_size: 8, ..settings(1.5, 3) };
+            let expected = many(&base);
+            assert!(expected.iter().all(|samples| samples.len() == n));
+            for batch_size in [1, 2, 3] {
+                assert_eq!(many(&GenerateSettings { batch_size, ..base.clone() }), expected, "{n} {batch_size}");
+            }
+            let tokens = |all: Vec<Vec<Completion>>| -> Vec<Vec<u32>> {
+                all.into_iter().flatten().map(|completion| completion.tokens).collect()
+            };
+            let uncached = many(&GenerateSettings { use_cache: false, ..base.clone() });
+            assert_eq!(tokens(uncached), tokens(expected.clone()));
+            // Later prompts do not depend on earlier ones, nor the first sample on how many there are.
+            let first = generate(&model(), &prompts[..1], &GenerateSettings { n: 1, ..base }, &mut |_, _, _| false);
+            assert_eq!(first[0][0], expected[0][0]);
+        }
+    }
+
+    #[test]
+    fn samples_of_one_prompt_differ() {
+        let all =
+            generate(&model(), &[vec![1, 2]], &GenerateSettings { n: 4, ..settings(2.0, 1) }, &mut |_, _, _| false);
+        assert!((1..4).all(|sample| all[0][sample].tokens != all[0][0].tokens));
+    }
+
+    #[test]
+    fn one_beam_is_greedy_and_four_find_nothing_less_likely() {
+        let greedy = run(&GenerateSettings { max_tokens: 5, ..settings(0.0, 1) });
+        let beams = |num_beams| {
+            let settings = BeamSettings { num_beams, max_tokens: 5, length_penalty: 0.0, ..BeamSettings::default() };
+            beam_search(&model(), &[1], &settings).remove(0)
+        };
+        let from_one = one(&[1], &GenerateSettings { max_tokens: 5, ..settings(0.0, 1) }, &mut |_| false);
+        assert_eq!(beams(1).tokens, from_one);
+        assert!(beams(4).logprob >= beams(1).logprob);
+        assert_eq!(greedy.len(), 5);
+    }
+
+    #[test]
+    fn as_many_beams_as_there_are_texts_find_the_likeliest_of_all() {
+        // Every text of two tokens: 11 beams keep all first tokens.
+        let model = model();
+        let logprobs = |tokens: &[u32]| -> Vec<f64> {
+            let logits = engine::recompute(&model, tokens);
+            let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+            logits.iter().map(|&x| f64::from(x) - sum.ln()).collect()
+        };
+        let first = logprobs(&[4, 2]);
+        let texts = (0..11).flat_map(|a| {
+            let second = logprobs(&[4, 2, a]);
+            (0..11).map(|b| (first[a as usize] + second[b as usize], vec![a, b])).collect::<Vec<_>>()
+        });
+        let (logprob, tokens) = texts.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        let settings = BeamSettings { num_beams: 11, max_tokens: 2, ..BeamSettings::default() };
+        let found = beam_search(&model, &[4, 2], &settings).remove(0);
+        assert_eq!(found.tokens, tokens);
+        assert!((found.logprob - logprob).abs() < 1e-5 && (found.score - logprob / 2.0).abs() < 1e-5);
     }
 
     #[test]
@@ -109,7 +218,7 @@ mod tests {
     #[test]
     fn only_the_last_tokens_of_a_context_that_is_too_long_count() {
         let long: Vec<u32> = vec![9, 8, 7, 1, 2, 3, 4, 5, 6];
-        let of = |prompt: &[u32]| generate(&model(), prompt, &settings(2.0, 1), &mut |_| false);
+        let of = |prompt: &[u32]| one(prompt, &settings(2.0, 1), &mut |_| false);
         assert_eq!(of(&long), of(&long[3..]));
         assert_ne!(of(&long), of(&long[6..]));
     }
@@ -119,10 +228,10 @@ mod tests {
         let all = run(&settings(2.0, 1));
         let third = all[2];
         let first_place = all.iter().position(|&token| token == third).unwrap();
-        let ended = run(&GenerateSettings { end_of_text: Some(third), ..settings(2.0, 1) });
+        let ended = run(&GenerateSettings { stop_tokens: vec![third], ..settings(2.0, 1) });
         assert_eq!(ended, all[..first_place]);
         let mut seen = Vec::new();
-        let stopped = generate(&model(), &[1, 2, 3], &settings(2.0, 1), &mut |token| {
+        let stopped = one(&[1, 2, 3], &settings(2.0, 1), &mut |token| {
             seen.push(token);
             seen.len() == 4
         });

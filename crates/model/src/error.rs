@@ -36,6 +36,10 @@ pub enum ModelError {
     Packed { name: String, source: PackedError },
     #[error("weights can be read as {format}, not converted to it\nhint: convert to F16, BF16, Q8_0, Q4_0 or Q4_1")]
     ReadOnlyFormat { format: String },
+    #[error(
+        "{path}: a width of {width} does not say how many heads there are\nhint: put a `config.json` beside it, with `n_head`, `n_embd`, `n_layer`, `n_positions` and `vocab_size`"
+    )]
+    BookHeads { path: PathBuf, width: usize },
     #[error(transparent)]
     Tensors(#[from] FilesError),
 }

@@ -355,15 +355,17 @@ impl<'a> Run<'a> {
             max_tokens: self.settings.sample_tokens,
             sampling,
             seed: hash3(self.settings.seed ^ PURPOSE, step as u64, 0),
-            end_of_text: self.data.tokenizer.end_of_text(),
+            stop_tokens: self.data.tokenizer.end_of_text().into_iter().collect(),
+            ..GenerateSettings::default()
         };
-        let tokens = generate(model, &self.prompt, &how, &mut |_| false);
+        let completions = generate(model, std::slice::from_ref(&self.prompt), &how, &mut |_, _, _| false);
+        let tokens = &completions[0][0].tokens;
         let record = SampleRecord {
             step,
             epoch: self.sampler.epoch_after(step),
             tokens: self.progress.tokens,
             prompt: self.settings.start_context.clone(),
-            text: self.data.tokenizer.decode(&tokens),
+            text: self.data.tokenizer.decode(tokens),
         };
         self.samples.write(&record)?;
         self.observer.event(&Event::Sample(record));

@@ -101,7 +101,7 @@ fn packed(
     weights: Weights,
 ) -> Result<Option<PackedMatrix>, ModelError> {
     let info = stored(source, name)?;
-    let transposed = source.conv1d && is_conv1d(name);
+    let transposed = is_conv1d(name);
     let wanted = match weights {
         Weights::F32 => return Ok(None),
         Weights::AsStored => format_of(info.dtype).unwrap_or(Format::F32),
@@ -128,7 +128,7 @@ fn packed(
 
 /// The f32 values of a tensor, in the model's order of dimensions.
 fn values(source: &Source, info: &TensorInfo, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
-    let conv1d = source.conv1d && is_conv1d(name);
+    let conv1d = is_conv1d(name);
     let there: Vec<usize> = if conv1d { expected.iter().rev().copied().collect() } else { expected.to_vec() };
     check(source, info, &there)?;
     let values = f32_values(source, &info.name)?;
