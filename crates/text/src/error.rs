@@ -47,6 +47,18 @@ pub enum TextError {
         "llama2.c vocabulary: byte {at}: found {found}, expected {expected}\nhint: use the `.bin` that was made with the model"
     )]
     Llama2cVocabulary { at: usize, found: String, expected: String },
+    #[error("{path}: not valid JSON: {reason}")]
+    BadConfig { path: PathBuf, reason: String },
+    #[error(
+        "the chat template cannot be read: line {line}: {reason}\nhint: give another template as a `.jinja` file, for instance the one of the model's own folder"
+    )]
+    ChatTemplate { line: usize, reason: String },
+    #[error("the chat template refuses this conversation: {message}")]
+    ChatRefused { message: String },
+    #[error(
+        "the chat template fails at line {line}: {reason}\nhint: the messages may lack something that the template expects"
+    )]
+    ChatRender { line: usize, reason: String },
     #[error("this tokenizer cannot encode the text: {reason}")]
     Encode { reason: String },
     #[error("`{name}` is {found}, expected {expected}")]

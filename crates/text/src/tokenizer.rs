@@ -223,7 +223,7 @@ impl Tokenizer {
 
     /// The bytes that token `id` stands for. `begins` says whether a text begins here, at which SentencePiece puts a
     /// space that is taken away again: at the first token and after every added one.
-    fn token_bytes(&self, id: u32, begins: &mut bool) -> Cow<'_, [u8]> {
+    pub(crate) fn token_bytes(&self, id: u32, begins: &mut bool) -> Cow<'_, [u8]> {
         if let Some(text) = self.added.text(id) {
             *begins = true;
             return Cow::Borrowed(text.as_bytes());
@@ -238,6 +238,11 @@ impl Tokenizer {
             Model::Foreign { .. } => None,
         };
         known.unwrap_or(Cow::Borrowed("\u{FFFD}".as_bytes()))
+    }
+
+    /// Whether the text of a token depends on its neighbours in ways only Hugging Face's library knows.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.model, Model::Foreign { .. })
     }
 
     /// The number of ids: one more than the largest.
@@ -273,6 +278,11 @@ impl Tokenizer {
     /// The special tokens and their ids, longest first.
     pub fn special_tokens(&self) -> &[(String, u32)] {
         self.added.specials()
+    }
+
+    /// The token that `tokenizers` puts before a text, by the file's post-processor; our encoding adds none.
+    pub(crate) fn first_added(&self) -> Option<u32> {
+        json::first_added(&self.post_processor).and_then(|text| self.token_id(text))
     }
 
     /// A hash of what the tokenizer does, by which shards know theirs.
@@ -368,4 +378,4 @@ fn encode_foreign(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-use tests::hugging_face;
+pub(crate) use tests::{foreign_bytes, hugging_face};

@@ -85,6 +85,15 @@ pub(super) fn begin_with(bos: u32, text: &str) -> Value {
         "special_tokens": {text: {"id": text, "ids": [bos], "tokens": [text]}}})
 }
 
+/// The text of the token that a post-processor puts before a text.
+pub(super) fn first_added(post_processor: &Value) -> Option<&str> {
+    match post_processor["type"].as_str()? {
+        "TemplateProcessing" => post_processor["single"][0]["SpecialToken"]["id"].as_str(),
+        "Sequence" => post_processor["processors"].as_array()?.iter().find_map(first_added),
+        _ => None,
+    }
+}
+
 /// Whether `value` is absent, null, false or an empty string.
 fn is_off(value: &Value) -> bool {
     matches!(value, Value::Null | Value::Bool(false)) || value.as_str() == Some("")

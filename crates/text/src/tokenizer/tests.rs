@@ -7,7 +7,7 @@ static TRAINED: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::train_bpe([crate::stories::text(5, 100_000)], 700, &[END_OF_TEXT]).unwrap());
 
 /// `tokenizer` as Hugging Face's library reads it from its file.
-pub(super) fn hugging_face(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
+pub(crate) fn hugging_face(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
     tokenizers::Tokenizer::from_bytes(tokenizer.to_json().unwrap()).unwrap()
 }
 
@@ -98,15 +98,16 @@ fn special_tokens_may_stand_anywhere_among_the_ids() {
     assert_eq!(tokenizer.decode(&[98, 0, 99]), "a<|endoftext|>b");
 }
 
+/// Bytes with a special token that takes the white space before it, which is none of ours.
+pub(crate) fn foreign_bytes() -> Tokenizer {
+    let mut file = special_in_front();
+    file["added_tokens"][0]["lstrip"] = true.into();
+    json::parse(file.to_string().as_bytes()).unwrap()
+}
+
 #[test]
 fn a_tokenizer_of_another_kind_goes_through_hugging_faces_library() {
-    let mut file = special_in_front();
-    // A special token that takes the white space before it is none of ours.
-    file["added_tokens"][0]["lstrip"] = true.into();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokenizer.json");
-    fs_err::write(&path, file.to_string()).unwrap();
-    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    let tokenizer = foreign_bytes();
     assert!(matches!(tokenizer.model, Model::Foreign { .. }));
     assert_eq!((tokenizer.vocab_size(), tokenizer.end_of_text()), (257, Some(0)));
     assert_eq!(tokenizer.encode("a <|endoftext|>b").unwrap(), [98, 0, 99]);
