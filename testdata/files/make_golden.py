@@ -2,7 +2,8 @@
 """Writes the golden model files: what the formats' own Python packages make of values that any language can rebuild.
 
 Made with Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, gguf 0.19.0 and numpy 2.0.2, on the CPU. Run it as
-`python testdata/files/make_golden.py`; it overwrites the files beside it.
+`python testdata/files/make_golden.py`; it overwrites the files beside it. All but `legacy.pth`, which has a random id in
+it, are the same bytes each time.
 
 Values come from `test_input(n, salt)`, in [-0.5, 0.5), a multiple of which is stated where it is used. The functions
 below say which tensors a file has; the tests of `cavy-files` read them back.
@@ -11,6 +12,7 @@ below say which tensors a file has; the tests of `cavy-files` read them back.
 import json
 import os
 import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -154,6 +156,10 @@ def pth_files():
         "flags": [True, False],
     }
     torch.save(checkpoint, HERE / "nested.pth")
+    for name in ["plain", "views", "nested"]:
+        # The pickles alone, for the fuzzer to begin with.
+        with zipfile.ZipFile(HERE / f"{name}.pth") as archive:
+            (HERE / f"{name}.pkl").write_bytes(archive.read(f"{name}/data.pkl"))
     torch.save(plain, HERE / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"weight": given((2,), 1), "trap": Harm()}, HERE / "harm.pth")
 
