@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the golden model files: what the formats' own Python packages make of values that any language can rebuild.
 
-Made with Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, gguf 0.19.0 and numpy 2.0.2, on the CPU. Run it as
-`python testdata/files/make_golden.py`; it overwrites the files beside it.
+Made with Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, gguf 0.19.0 and numpy 2.0.2, on the
+CPU. Run it as `python testdata/files/make_golden.py`; it overwrites the files beside it. All but `legacy.pth`, which has a random id in
+it, are the same bytes each time.
 
 Values come from `test_input(n, salt)`, in [-0.5, 0.5), a multiple of which is stated where it is used. The functions
 below say which tensors a file has; the tests of `cavy-files` read them back.
@@ -11,6 +12,7 @@ below say which tensors a file has; the tests of `cavy-files` read them back.
 import json
 import os
 import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -97,6 +99,45 @@ def gguf_file():
     writer.close()
 
 
+def llama_gguf_file():
+    """`llama.gguf`: a Llama of one block with two heads of four and one key head, its rows as llama.cpp's converter has
+    them. Salts count the tensors from 1, values are those of Hugging Face's order."""
+
+    def permuted(weights, heads):
+        # `LlamaModel.permute` of convert_hf_to_gguf.py.
+        halves = weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:])
+        return halves.swapaxes(1, 2).reshape(weights.shape)
+
+    writer = gguf.GGUFWriter(HERE / "llama.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(8)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(5)
+    writer.add_rope_dimension_count(4)
+    writer.add_bos_token_id(1)
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    shapes = {"token_embd": (5, 8), "blk.0.attn_norm": (8,), "blk.0.attn_q": (8, 8), "blk.0.attn_k": (4, 8)}
+    shapes |= {"blk.0.attn_v": (4, 8), "blk.0.attn_output": (8, 8), "blk.0.ffn_norm": (8,), "blk.0.ffn_gate": (32, 8)}
+    shapes |= {"blk.0.ffn_up": (32, 8), "blk.0.ffn_down": (8, 32), "output_norm": (8,)}
+    for salt, (name, shape) in enumerate(shapes.items(), start=1):
+        values = test_input(int(np.prod(shape)), salt).reshape(shape)
+        heads = {"blk.0.attn_q": 2, "blk.0.attn_k": 1}.get(name)
+        values = values if heads is None else np.ascontiguousarray(permuted(values, heads))
+        if name == "blk.0.ffn_down":
+            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, q8), raw_dtype=q8)
+        else:
+            writer.add_tensor(f"{name}.weight", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 class Harm:
     """Runs a command when it is unpickled."""
 
@@ -154,6 +195,10 @@ def pth_files():
         "flags": [True, False],
     }
     torch.save(checkpoint, HERE / "nested.pth")
+    for name in ["plain", "views", "nested"]:
+        # The pickles alone, for the fuzzer to begin with.
+        with zipfile.ZipFile(HERE / f"{name}.pth") as archive:
+            (HERE / f"{name}.pkl").write_bytes(archive.read(f"{name}/data.pkl"))
     torch.save(plain, HERE / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"weight": given((2,), 1), "trap": Harm()}, HERE / "harm.pth")
 
@@ -210,5 +255,6 @@ if __name__ == "__main__":
     names_file()
     safetensors_files()
     gguf_file()
+    llama_gguf_file()
     pth_files()
     llama2c_files()

@@ -9,6 +9,7 @@ pub mod config;
 mod dtype;
 mod error;
 mod floats;
+mod format;
 mod gather;
 pub mod gguf;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use backing::{Backing, TensorBytes, map};
 pub use dtype::Dtype;
 pub use error::FilesError;
 pub use floats::{f32_bytes, f32_values};
+pub use format::Format;
 pub use gather::permute_rows;
 pub use gguf::Gguf;
 pub use hugging_face::HuggingFace;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::golden::{backing, test_input};
+use crate::golden::{backing, golden, test_input};
 use crate::{Outgoing, gguf};
 use proptest::prelude::*;
 use serde_json::json;
@@ -97,6 +97,25 @@ fn every_architecture_comes_back_from_gguf() {
     }
     let (_, back) = through_gguf(gpt2());
     assert_same(&back.tensors, &gpt2().tensors);
+}
+
+#[test]
+fn what_llama_cpp_converted_is_in_hugging_faces_order_again() {
+    let model = HuggingFace::from_gguf(Gguf::load(&golden("llama.gguf")).unwrap()).unwrap();
+    for (name, salt, size) in [("q", 3, 64), ("k", 4, 32), ("v", 5, 32), ("o", 6, 64)] {
+        let name = format!("model.layers.0.self_attn.{name}_proj.weight");
+        assert_eq!(model.tensors.f32(&name).unwrap(), test_input(size, salt), "{name}");
+    }
+    assert_eq!(model.tensors.f32("model.norm.weight").unwrap(), test_input(8, 11));
+    assert_eq!(model.tensors.info("model.layers.0.mlp.down_proj.weight").unwrap().dtype, Dtype::Q8_0);
+    assert_eq!(model.tensors.len(), 11);
+    let expected = json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "bos_token_id": 1, "head_dim": 4,
+        "hidden_act": "silu", "hidden_size": 8, "intermediate_size": 32, "max_position_embeddings": 64,
+        "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1, "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "vocab_size": 5,
+    });
+    assert_eq!(model.config, expected);
 }
 
 #[test]
