@@ -4,6 +4,7 @@ use crate::error::CliError;
 use crate::{Ending, doctor};
 use clap::{Args, Subcommand};
 
+mod decode;
 mod pretrain_step;
 
 #[derive(Debug, Args)]
@@ -16,6 +17,8 @@ pub(crate) struct BenchArgs {
 enum Bench {
     /// Matrix products: the rate that everything else is held against
     Matmul(doctor::DoctorArgs),
+    /// Tokens a second of a model: prompts read and answers written
+    Decode(decode::DecodeArgs),
     /// A GPT-2 pretraining step: forward, backward, clipping at 1.0 and AdamW
     PretrainStep(pretrain_step::PretrainStepArgs),
 }
@@ -24,6 +27,7 @@ enum Bench {
 pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
     match &args.bench {
         Bench::Matmul(args) => doctor::doctor(args),
+        Bench::Decode(args) => decode::run(args),
         Bench::PretrainStep(args) => pretrain_step::run(args),
     }
 }

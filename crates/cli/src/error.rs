@@ -1,5 +1,8 @@
 //! What a verb can fail with, and how the user sees it.
 
+use cavy_files::FilesError;
+use cavy_model::ModelError;
+use cavy_text::TextError;
 use cavy_train::{SettingsError, TrainError};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use std::path::PathBuf;
@@ -93,14 +96,37 @@ impl From<SettingsError> for CliError {
     }
 }
 
+/// A failure from what a library says, its hint as the way out.
+fn explained(error: &dyn std::error::Error) -> CliError {
+    let (message, hint) = split_hint(&error.to_string());
+    let source = error.source().map(|source| source.to_string().into());
+    CliError::Failed { message, hint, source }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        explained(&error)
+    }
+}
+
+impl From<FilesError> for CliError {
+    fn from(error: FilesError) -> Self {
+        explained(&error)
+    }
+}
+
+impl From<TextError> for CliError {
+    fn from(error: TextError) -> Self {
+        explained(&error)
+    }
+}
+
 impl From<TrainError> for CliError {
     fn from(error: TrainError) -> Self {
         if let TrainError::Settings(error) = error {
             return error.into();
         }
-        let (message, hint) = split_hint(&error.to_string());
-        let source = std::error::Error::source(&error).map(|source| source.to_string().into());
-        Self::Failed { message, hint, source }
+        explained(&error)
     }
 }
 

@@ -3,9 +3,15 @@
 //! `main` parses, resolves, runs and reports; each verb is one file.
 
 mod bench;
+mod chat;
+mod convert;
 mod curve;
 mod doctor;
 mod error;
+mod eval;
+mod generate;
+mod inspect;
+mod open;
 mod options;
 mod plan;
 mod pretrain;
@@ -36,6 +42,16 @@ struct Cli {
 enum Verb {
     /// Train a model from scratch on text
     Pretrain(pretrain::PretrainArgs),
+    /// Continue a prompt, or a file of prompts
+    Generate(generate::GenerateArgs),
+    /// Talk to a model
+    Chat(chat::ChatArgs),
+    /// Measure a model on text
+    Eval(eval::EvalArgs),
+    /// Write a model in another format or with smaller weights
+    Convert(convert::ConvertArgs),
+    /// Show what is in a model file
+    Inspect(inspect::InspectArgs),
     /// Draw the learning-rate curve of a run without training
     Schedule(schedule::ScheduleArgs),
     /// Run a recipe: a list of stages, each a run that may build on those before it
@@ -72,6 +88,11 @@ fn main() -> ExitCode {
     let given = matches.subcommand().map(|(_, matches)| matches);
     let ending = match cli.verb {
         Verb::Pretrain(args) => pretrain::pretrain(&args, given),
+        Verb::Generate(args) => generate::generate(&args),
+        Verb::Chat(args) => chat::chat(&args),
+        Verb::Eval(args) => eval::eval(&args),
+        Verb::Convert(args) => convert::convert(&args),
+        Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Schedule(args) => schedule::schedule(&args, given),
         Verb::Run(args) => run::run(&args),
         Verb::Report(args) => report::report(&args),

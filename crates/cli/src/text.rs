@@ -13,6 +13,14 @@ pub(crate) fn data(line: &str) {
     println!("{line}");
 }
 
+/// Data to stdout as it comes, without a line's end.
+pub(crate) fn piece(text: &str) {
+    use std::io::Write;
+    print!("{text}");
+    // Where nobody reads any more, nothing is left to be said.
+    let _ = std::io::stdout().flush();
+}
+
 /// A count in at most four characters and a unit: `950`, `12.3k`, `124M`.
 pub(crate) fn count(number: f64) -> String {
     let (scaled, unit) = match number.abs() {

@@ -3,7 +3,7 @@
 //! Sequences wait until a place is free, are prefilled, and are then decoded together, one token of each a pass. A
 //! sequence that ends gives its place to the next. Several samples of one prompt share the prompt's keys and values.
 
-use crate::choice::{History, Sampled, sample};
+use crate::sampler::History;
 use crate::{Completion, Finish, GenerateSettings};
 use burn::tensor::Tensor;
 use cavy_model::{KvCache, Model, Pass};
@@ -112,8 +112,7 @@ impl<'a> Engine<'a> {
             if self.settings.use_cache && prefix != row {
                 self.cache.continue_from(row, prefix);
             }
-            let mut history = History::default();
-            self.prompts[prompt].iter().for_each(|&token| history.prompt(token));
+            let history = History::new(&self.prompts[prompt]);
             let live = Live { prompt, sample, row, completion: Completion::default(), history, next: 0 };
             if let Some(live) = self.chosen(live, logits, on_token) {
                 self.live.push(live);
@@ -204,17 +203,15 @@ impl<'a> Engine<'a> {
             return None;
         }
         let key = sequence_key(settings.seed, live.prompt, live.sample);
-        let Sampled { token, logprob, raw_logprob, .. } =
-            sample(&settings.sampling, &mut logits, &live.history, uniform(key, index as u64));
+        let sampled = settings.sampling.sample(&mut logits, &live.history, uniform(key, index as u64));
+        let token = sampled.token;
         if settings.stop_tokens.contains(&token) {
             live.completion.stop_token = Some(token);
             self.finish(live, Finish::Stop);
             return None;
         }
-        live.completion.tokens.push(token);
-        live.completion.logprobs.push(logprob);
-        live.completion.raw_logprobs.push(raw_logprob);
-        live.history.generated(token);
+        live.completion.push(&sampled);
+        live.history.push(token);
         live.next = token;
         if on_token(live.prompt, live.sample, token) {
             self.finish(live, Finish::Stop);

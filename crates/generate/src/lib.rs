@@ -4,13 +4,14 @@
 //! text. Everything that decodes goes through here: samples of a training run, chat, evaluation.
 
 mod beam;
-mod choice;
+mod chat;
 mod engine;
 pub mod sampler;
 
 pub use beam::{BeamSettings, EarlyStopping, Hypothesis, beam_search};
 pub use cavy_model::KvStorage;
-pub use sampler::Sampling;
+pub use chat::Chat;
+pub use sampler::{History, Sampled, Sampling};
 
 use cavy_model::Model;
 
@@ -67,13 +68,21 @@ pub struct Completion {
     /// Its tokens.
     pub tokens: Vec<u32>,
     /// Log-probability of each in the distribution it was drawn from, after temperature and filters.
-    pub logprobs: Vec<f32>,
+    pub logprobs: Vec<f64>,
     /// Log-probability of each in the model's own distribution.
-    pub raw_logprobs: Vec<f32>,
+    pub raw_logprobs: Vec<f64>,
     /// Why it ended.
     pub finish: Finish,
     /// The token that ended it, if one did.
     pub stop_token: Option<u32>,
+}
+
+impl Completion {
+    fn push(&mut self, sampled: &Sampled) {
+        self.tokens.push(sampled.token);
+        self.logprobs.push(sampled.logprob);
+        self.raw_logprobs.push(sampled.logprob_raw);
+    }
 }
 
 /// The completions of each prompt, `n` of each, in order.

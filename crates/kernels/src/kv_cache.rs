@@ -277,14 +277,19 @@ impl KvCache {
         self.rows[row].len += count;
     }
 
+    /// Whether [`Self::rewind`] can drop `count` tokens: they are the row's own, and its ring has not turned.
+    pub fn can_rewind(&self, row: usize, count: usize) -> bool {
+        let row = &self.rows[row];
+        let own = row.len - row.prefix_len();
+        count <= own && own <= row.slots
+    }
+
     /// Drops the last `count` tokens of a row's own.
     ///
     /// Panics: if it has fewer, or is a ring that has turned: what it dropped is gone.
     pub fn rewind(&mut self, row: usize, count: usize) {
-        let row = &mut self.rows[row];
-        let own = row.len - row.prefix_len();
-        assert!(count <= own && (own <= row.slots), "{own} tokens in {} slots, {count} to drop", row.slots);
-        row.len -= count;
+        assert!(count == 0 || self.can_rewind(row, count), "{count} of {} tokens to drop", self.len(row));
+        self.rows[row].len -= count;
     }
 
     /// The stored positions of `row` from `first` on, in order, as runs that lie together.

@@ -350,7 +350,8 @@ impl<'a> Run<'a> {
 
     fn sample(&mut self, model: &Model) -> Result<(), TrainError> {
         let step = self.progress.step;
-        let sampling = Sampling { temperature: self.settings.temperature, top_k: self.settings.top_k, top_p: 1.0 };
+        let (temperature, top_k) = (self.settings.temperature, self.settings.top_k);
+        let sampling = Sampling { temperature, top_k, ..Sampling::default() };
         let how = GenerateSettings {
             max_tokens: self.settings.sample_tokens,
             sampling,

@@ -5,9 +5,8 @@ use crate::error::ModelError;
 use crate::llama_config::LlamaConfig;
 use cavy_files::gguf::Metadata;
 use cavy_files::pth::Part;
-use cavy_files::{Gguf, HuggingFace, Llama2c, Pth, Safetensors, Tensors, hugging_face};
+use cavy_files::{Format, Gguf, HuggingFace, Llama2c, Pth, Safetensors, Tensors, hugging_face};
 use serde_json::{Value, json};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where a model comes from, for what lies beside its tensors: tokenizer, chat template, generation settings.
@@ -47,17 +46,11 @@ impl Source {
         if path.is_dir() {
             return folder(path);
         }
-        let mut start = [0; 4];
-        let mut file = fs_err::File::open(path).map_err(|source| ModelError::File { path: path.into(), source })?;
-        let read = file.read(&mut start).map_err(|source| ModelError::File { path: path.into(), source })?;
-        match &start[..read] {
-            b"GGUF" => gguf(path),
-            [b'P', b'K', ..] => checkpoint(path),
-            _ if path.extension().is_some_and(|extension| extension == "safetensors" || extension == "json") => {
-                beside(path, Safetensors::load(path)?.tensors)
-            }
-            [0x80, ..] => checkpoint(path), // An old pickle: its reader says what to do.
-            _ => llama2c(path),
+        match Format::detect(path)? {
+            Format::Gguf => gguf(path),
+            Format::Pth => checkpoint(path),
+            Format::Safetensors => beside(path, Safetensors::load(path)?.tensors),
+            Format::Llama2c => llama2c(path),
         }
     }
 }
