@@ -7,6 +7,7 @@
 
 use crate::exec::Exec;
 use crate::matmul::{Onto, View, ViewMut, matmul};
+use crate::packed::linear::{FEW_ROWS, few_rows};
 use crate::parallel::for_each_chunk;
 
 /// Columns of a bias gradient that one task sums.
@@ -14,26 +15,32 @@ const BIAS_COLUMNS: usize = 64;
 
 /// `y = x W^T + b`. `out` is the number of rows of `weight`.
 ///
-/// Numbers: f32 sums; the bias is added last. Same bits for any number of threads.
+/// Numbers: f32 sums; the bias is one more term. Same bits for any number of threads. A few rows are multiplied without
+/// copying the weights; on AVX2 that too has the same bits.
 /// Panics: if the lengths do not fit together.
 /// Source: see the file's head.
 pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: usize, y: &mut [f32]) {
     let (n, inputs) = sizes(y.len(), weight.len(), out);
-    let onto = match bias {
-        None => Onto::Overwrite,
-        Some(bias) => {
-            assert_eq!(bias.len(), out, "bias of a layer with {out} outputs");
-            let rows = 16_384_usize.div_ceil(out.max(1));
-            for_each_chunk(exec, y, (rows * out).max(1), |_, y| {
-                for y in y.chunks_mut(out) {
-                    y.copy_from_slice(bias);
-                }
-            });
-            Onto::Add
-        }
-    };
+    assert!(bias.is_none_or(|bias| bias.len() == out), "bias of a layer with {out} outputs");
+    if n <= FEW_ROWS && inputs > 0 {
+        assert_eq!(x.len(), n * inputs, "{n} rows of {inputs}");
+        return few_rows(exec, x, weight, bias, out, y);
+    }
+    let onto = begin_with_bias(exec, bias, out, y);
     let weight = View::new(weight, out, inputs).t();
     matmul(exec, onto, 1.0, View::new(x, n, inputs), weight, ViewMut::new(y, n, out));
+}
+
+/// Makes each row of `y` the bias, where there is one. Returns what a product does with what `y` holds then.
+pub(crate) fn begin_with_bias(exec: Exec, bias: Option<&[f32]>, out: usize, y: &mut [f32]) -> Onto {
+    let Some(bias) = bias else { return Onto::Overwrite };
+    let rows = 16_384_usize.div_ceil(out.max(1));
+    for_each_chunk(exec, y, (rows * out).max(1), |_, y| {
+        for y in y.chunks_mut(out) {
+            y.copy_from_slice(bias);
+        }
+    });
+    Onto::Add
 }
 
 /// `d_x = d_y W`.
@@ -132,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_fast_path_equals_the_reference() {
-        for (n, inputs, out) in [(1, 1, 1), (5, 7, 9), (65, 33, 130), (0, 3, 2)] {
+        for (n, inputs, out) in [(1, 1, 1), (5, 7, 9), (65, 33, 130), (0, 3, 2), (1, 600, 50), (16, 257, 17)] {
             let (x, w) = (test_input(n * inputs, 1), test_input(out * inputs, 2));
             let (b, d) = (test_input(out, 3), test_input(n * out, 4));
             let run = |exec| {

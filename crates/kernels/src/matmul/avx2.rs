@@ -26,7 +26,7 @@ const MR: usize = 6;
 /// Columns of a register tile: two vectors.
 const NR: usize = 16;
 /// Length of the shared dimension that is multiplied before sums go back to memory.
-const KC: usize = 256;
+pub(crate) const KC: usize = 256;
 /// Rows of `A` whose panels (`MC * KC * 4` bytes) stay in the second-level cache.
 const MC: usize = 96;
 /// Columns of `B` packed at a time: the panels and the columns of `C` under work stay in the third-level cache.

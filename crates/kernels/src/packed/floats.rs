@@ -1,7 +1,7 @@
 //! Products of f32, f16 and bf16 weights with a few rows of activations, reading each weight once and packing nothing.
 
 use super::dequantize::Dequantize;
-use super::linear::Rows;
+use super::rows::Rows;
 use crate::lanes::sum;
 use crate::simd::{Kernel, LANES, Simd};
 
@@ -16,13 +16,13 @@ impl Kernel for FloatRows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (cols, row_bytes) = (self.rows.weight.cols(), self.rows.weight.row_bytes());
+        let (cols, row_bytes) = (self.rows.weight.cols, self.rows.weight.row_bytes());
         let mut w = vec![0.0; cols];
         for row in self.rows.range.clone() {
-            let bytes = &self.rows.bytes[row * row_bytes..][..row_bytes];
-            Dequantize { format: self.rows.weight.format(), bytes, out: &mut w }.run(simd);
+            let bytes = &self.rows.weight.bytes[row * row_bytes..][..row_bytes];
+            Dequantize { format: self.rows.weight.format, bytes, out: &mut w }.run(simd);
             for (i, x) in self.x.chunks_exact(cols).enumerate() {
-                self.rows.write(i, row, dot(simd, x, &w));
+                self.rows.write(i, row, &[dot(simd, x, &w)]);
             }
         }
     }

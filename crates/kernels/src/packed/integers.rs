@@ -4,7 +4,7 @@
 use super::activations::Activations;
 use super::blocks::{RUN, Unpacked, unpack};
 use super::format::Format;
-use super::linear::Rows;
+use super::rows::Rows;
 use crate::simd::{Kernel, Simd};
 
 /// Some rows of a product.
@@ -19,12 +19,12 @@ impl Kernel for IntegerRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let weight = self.rows.weight;
-        let (format, cols, row_bytes) = (weight.format(), weight.cols(), weight.row_bytes());
+        let (format, cols, row_bytes) = (weight.format, weight.cols, weight.row_bytes());
         let n_runs = cols / format.run_len();
         let mut quants = vec![0; cols];
         let (mut scales, mut offsets) = (vec![0.0; n_runs], vec![0.0; n_runs]);
         for row in self.rows.range.clone() {
-            let bytes = &self.rows.bytes[row * row_bytes..][..row_bytes];
+            let bytes = &self.rows.weight.bytes[row * row_bytes..][..row_bytes];
             unpack(format, bytes, Unpacked { quants: &mut quants, scales: &mut scales, offsets: &mut offsets });
             for i in 0..self.rows.n {
                 let x = Row {
@@ -37,7 +37,7 @@ impl Kernel for IntegerRows<'_> {
                     Format::Q8_0 => dot::<RUN, S>(simd, &quants, &scales, x),
                     _ => dot_with_offsets(simd, &quants, &scales, &offsets, x),
                 };
-                self.rows.write(i, row, y);
+                self.rows.write(i, row, &[y]);
             }
         }
     }

@@ -1,24 +1,21 @@
 //! `y = x W^T + b` with `W` in its storage form.
-#![expect(unsafe_code, reason = "tasks write columns of the result, which are no slices")]
+#![expect(unsafe_code, reason = "each task has rows of its own, and calls paths of its instruction set")]
 
 use super::activations::Activations;
 use super::dequantize::dequantize;
 use super::floats::FloatRows;
 use super::integers::IntegerRows;
 use super::matrix::PackedMatrix;
+use super::rows::{ROW_GROUP, Rows, Tasks, Weight};
 use crate::exec::{Exec, Isa};
-use crate::matmul::{Onto, View, ViewMut, matmul};
-use crate::parallel::{SharedMut, for_each};
+use crate::linear::begin_with_bias;
+use crate::matmul::{View, ViewMut, matmul};
+use crate::parallel::for_each;
 use crate::simd::dispatch;
 use std::cell::RefCell;
-use std::ops::Range;
 
-/// Most rows of activations for which float weights are multiplied in place; more are worth a packed product.
-const FEW_ROWS: usize = 16;
-/// Bytes of weights that one task reads: some microseconds, long beside the cost of taking a task.
-const TASK_BYTES: usize = 32 << 10;
-/// Rows of a task are a multiple of this: what the widest path takes at a time.
-const ROW_GROUP: usize = 16;
+/// Most rows of activations for which float weights are multiplied where they are; more are worth a packed product.
+pub(crate) const FEW_ROWS: usize = 16;
 /// Floats of the panels that 16-bit weights are turned into for many rows of activations.
 const PANEL_FLOATS: usize = 1 << 20;
 
@@ -43,10 +40,9 @@ pub struct Product<'a> {
 ///
 /// Numbers: for quantized formats `x` is rounded to 8 bits in runs of 32 (see [`super::rounded_activations`]); integer
 /// products of a run are exact and the runs are added in order, in f32. A NaN or infinity in a row of `x` makes the whole
-/// row of `y` NaN. For float formats `x` stays as it is and sums are f32. The bias is added last.
-/// Law: the same bits for any number of threads. With quantized formats a row of `y` has the same bits whatever the other
-/// rows and their number. With float formats that holds among calls of up to 16 rows, and among larger ones of
-/// the same number of rows; between the two the order of the sum differs.
+/// row of `y` NaN. For float formats `x` stays as it is and sums are f32. The bias is one more term.
+/// Law: the same bits for any number of threads. A row of `y` has the same bits whatever the other rows and their number,
+/// with float formats on AVX2 or up to 16 rows alone: elsewhere more rows are another order of the sum.
 /// Panics: if the lengths do not fit together.
 /// Source: integer products with rounded activations as in llama.cpp, <https://github.com/ggml-org/llama.cpp>.
 pub fn linear(exec: Exec, x: &[f32], weight: &PackedMatrix, bias: Option<&[f32]>, y: &mut [f32]) {
@@ -66,152 +62,80 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
         assert!(fits, "{weight:?}, {} activations, {} results", x.len(), product.y.len());
         assert!(product.bias.is_none_or(|bias| bias.len() == rows), "a bias of {weight:?}");
     }
-    let is_direct = |product: &Product<'_>| product.weight.format().is_quantized() || n <= FEW_ROWS;
-    for product in products.iter_mut().filter(|product| !is_direct(product)) {
-        through_panels(exec, x, product);
-    }
+    let quantized = |product: &Product<'_>| product.weight.format().is_quantized();
+    let mut in_place = Vec::with_capacity(products.len());
     ACTIVATIONS.with_borrow_mut(|activations| {
-        if products.iter().any(|product| product.weight.format().is_quantized()) {
+        if products.iter().any(quantized) {
             activations.round(exec, x);
             if n > 1 && products.iter().any(|product| product.weight.format().is_signed()) {
                 activations.widen();
             }
         }
-        let direct: Vec<Direct<'_>> =
-            products.iter_mut().filter(|product| is_direct(product)).map(|product| Direct::new(product, n)).collect();
-        let n_tasks = direct.iter().map(Direct::n_tasks).sum();
-        for_each(exec, n_tasks, |mut task| {
-            for product in &direct {
-                if task < product.n_tasks() {
-                    return run(exec, &product.rows(task), x, activations);
-                }
-                task -= product.n_tasks();
+        for product in products {
+            if quantized(product) || n <= FEW_ROWS {
+                in_place.push(Tasks::new(Weight::of(product.weight), product.bias, n, product.y));
+            } else {
+                through_panels(exec, x, product);
             }
-        });
+        }
+        run_all(exec, &in_place, x, activations);
     });
 }
 
-/// A product that is split into tasks by rows of the weight.
-struct Direct<'a> {
-    weight: &'a PackedMatrix,
-    bytes: &'a [u8],
-    bias: Option<&'a [f32]>,
-    n: usize,
-    y: SharedMut<'a, f32>,
-    task_rows: usize,
-}
-
-impl<'a> Direct<'a> {
-    fn new(product: &'a mut Product<'_>, n: usize) -> Self {
-        let weight = product.weight;
-        // Fewer rows where each is used more often.
-        let task_rows = (TASK_BYTES / weight.row_bytes() / n.max(1)).next_multiple_of(ROW_GROUP);
-        let task_rows = task_rows.max(ROW_GROUP);
-        let y = SharedMut::new(product.y);
-        Self { weight, bytes: weight.bytes(), bias: product.bias, n, y, task_rows }
-    }
-
-    fn n_tasks(&self) -> usize {
-        if self.n == 0 { 0 } else { self.weight.rows().div_ceil(self.task_rows) }
-    }
-
-    fn rows(&self, task: usize) -> Rows<'_> {
-        let start = task * self.task_rows;
-        let range = start..self.weight.rows().min(start + self.task_rows);
-        Rows { weight: self.weight, bytes: self.bytes, bias: self.bias, n: self.n, range, y: &self.y }
-    }
-}
-
-/// The part of a product that one task computes: rows `range` of the weight for all `n` rows of activations.
+/// `y = x W^T + b` for f32 weights and a few rows of activations, without copying the weights.
 ///
-/// Invariant: no other live value has some of these rows of the same product.
-pub(super) struct Rows<'a> {
-    pub(super) weight: &'a PackedMatrix,
-    /// All bytes of the weight.
-    pub(super) bytes: &'a [u8],
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) n: usize,
-    pub(super) range: Range<usize>,
-    y: &'a SharedMut<'a, f32>,
+/// Panics: if the lengths do not fit together.
+pub(crate) fn few_rows(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: usize, y: &mut [f32]) {
+    let weight = Weight::of_floats(weight, out);
+    let n = x.len() / weight.cols;
+    assert!(x.len() == n * weight.cols && bias.is_none_or(|bias| bias.len() == out), "{} activations", x.len());
+    run_all(exec, &[Tasks::new(weight, bias, n, y)], x, &Activations::default());
 }
 
-impl Rows<'_> {
-    /// Stores `y` and the bias of `row` as result of row `i` of the activations.
-    #[inline(always)]
-    pub(super) fn write(&self, i: usize, row: usize, y: f32) {
-        let bias = self.bias.map_or(0.0, |bias| bias[row]);
-        self.results(i, row, 1)[0] = y + bias;
-    }
-
-    /// As [`Rows::write`], for `y.len()` rows from `row` on.
-    #[inline(always)]
-    pub(super) fn write_many(&self, i: usize, row: usize, y: &[f32]) {
-        let results = self.results(i, row, y.len());
-        match self.bias {
-            None => results.copy_from_slice(y),
-            Some(bias) => results.iter_mut().zip(y).zip(&bias[row..]).for_each(|((out, y), bias)| *out = y + bias),
+/// All tasks of some products in one region.
+fn run_all(exec: Exec, products: &[Tasks<'_>], x: &[f32], activations: &Activations) {
+    let n_tasks = products.iter().map(Tasks::count).sum();
+    for_each(exec, n_tasks, |mut task| {
+        for product in products {
+            if task < product.count() {
+                // SAFETY: each task runs once.
+                return run(exec, &unsafe { product.rows(task) }, x, activations);
+            }
+            task -= product.count();
         }
-    }
-
-    /// Leaves sums that are not complete yet in the place of the results, without the bias.
-    #[inline(always)]
-    pub(super) fn keep_many(&self, i: usize, row: usize, sums: &[f32]) {
-        self.results(i, row, sums.len()).copy_from_slice(sums);
-    }
-
-    /// The sums that [`Rows::keep_many`] left.
-    #[inline(always)]
-    pub(super) fn read_many(&self, i: usize, row: usize, sums: &mut [f32]) {
-        sums.copy_from_slice(self.results(i, row, sums.len()));
-    }
-
-    #[inline(always)]
-    #[expect(clippy::mut_from_ref, reason = "each call ends before the next of the same task begins")]
-    fn results(&self, i: usize, row: usize, len: usize) -> &mut [f32] {
-        assert!(row >= self.range.start && row + len <= self.range.end);
-        // SAFETY: by the invariant, only this task has the rows, and no caller above keeps the slice.
-        unsafe { self.y.slice(i * self.weight.rows() + row, len) }
-    }
+    });
 }
 
 fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
-    if rows.weight.format().is_quantized() {
-        match exec.isa() {
-            // SAFETY: the machine has the instruction set of `exec`, and the wider one has all of the narrower.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => unsafe { super::avx2::integers(rows, activations) },
-            _ => dispatch(exec, IntegerRows { rows, activations }),
-        }
-    } else {
-        dispatch(exec, FloatRows { rows, x });
+    match exec.isa() {
+        // SAFETY: the machine has the instruction set of `exec`, and the wider one has all of the narrower.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => unsafe { super::avx2::product(rows, x, activations) },
+        _ if rows.weight.format.is_quantized() => dispatch(exec, IntegerRows { rows, activations }),
+        _ => dispatch(exec, FloatRows { rows, x }),
     }
 }
 
 /// A product of float weights with many rows: panels of the weight become f32 for the packed product.
 fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
-    let weight = product.weight;
-    let (rows, cols, row_bytes) = (weight.rows(), weight.cols(), weight.row_bytes());
+    let weight = Weight::of(product.weight);
+    let (rows, cols, row_bytes) = (weight.rows, weight.cols, weight.row_bytes());
     let n = x.len() / cols;
     if rows == 0 {
         return;
     }
-    let per_panel = (PANEL_FLOATS / cols).next_multiple_of(ROW_GROUP).clamp(1, rows.max(1));
+    let onto = begin_with_bias(exec, product.bias, rows, product.y);
+    let per_panel = (PANEL_FLOATS / cols).next_multiple_of(ROW_GROUP).clamp(1, rows);
     PANEL.with_borrow_mut(|panel| {
         panel.resize(panel.len().max(per_panel * cols), 0.0);
         for start in (0..rows).step_by(per_panel) {
             let count = per_panel.min(rows - start);
             let panel = &mut panel[..count * cols];
-            let bytes = &weight.bytes()[start * row_bytes..][..count * row_bytes];
-            dequantize(exec, weight.format(), bytes, panel);
+            dequantize(exec, weight.format, &weight.bytes[start * row_bytes..][..count * row_bytes], panel);
             let out = ViewMut::strided(&mut product.y[start..], n, count, rows);
-            matmul(exec, Onto::Overwrite, 1.0, View::new(x, n, cols), View::new(panel, count, cols).t(), out);
+            matmul(exec, onto, 1.0, View::new(x, n, cols), View::new(panel, count, cols).t(), out);
         }
     });
-    if let Some(bias) = product.bias {
-        for y in product.y.chunks_exact_mut(rows) {
-            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -247,11 +171,16 @@ mod tests {
     #[test]
     fn products_equal_the_reference_at_awkward_sizes() {
         for format in Format::ALL {
-            let block = format.block_len();
-            for n in [0, 1, 2, 3, 5, 17] {
-                for cols in [block, 2 * block, 3 * block, 9 * block] {
+            // Blocks of a row: around what a path takes at a time, and beyond what it keeps in the first-level cache.
+            let blocks: &[usize] = match format.block_len() {
+                1 => &[1, 7, 8, 9, 255, 257, 600],
+                32 => &[1, 2, 3, 24, 25, 49],
+                _ => &[1, 2, 3, 4, 7],
+            };
+            for n in [0, 1, 2, 3, 4, 5, 6, 7, 17] {
+                for blocks in blocks {
                     for rows in [1, 7, 8, 9, 16, 33] {
-                        check(format, n, cols, rows);
+                        check(format, n, blocks * format.block_len(), rows);
                     }
                 }
             }
@@ -269,12 +198,12 @@ mod tests {
     fn a_row_has_the_same_bits_whatever_the_other_rows() {
         for isa in Isa::available() {
             for format in Format::ALL {
-                let cols = 5 * format.block_len();
+                let cols = if format.is_quantized() { 5 * format.block_len() } else { 600 };
                 let weight = random_matrix(format, 35, cols, 4);
                 let x = test_input(40 * cols, 1);
                 let alone: Vec<f32> = x.chunks(cols).flat_map(|x| product(isa, 1, x, &weight)).collect();
-                let counts = if format.is_quantized() { 2..=40 } else { 2..=FEW_ROWS };
-                for n in counts {
+                let any_number = format.is_quantized() || isa == Isa::Avx2;
+                for n in 2..=if any_number { 40 } else { FEW_ROWS } {
                     let together = product(isa, 2, &x[..n * cols], &weight);
                     assert!(together == alone[..n * 35], "{}, {format}, {n} rows", isa.name());
                 }

@@ -15,10 +15,11 @@ mod floats;
 mod format;
 pub mod half;
 mod integers;
-mod linear;
+pub(crate) mod linear;
 mod matrix;
 mod quantize;
 pub mod reference;
+mod rows;
 #[cfg(test)]
 mod testing;
 

@@ -4,7 +4,7 @@ use super::layout::{Layout, SIDE};
 use super::scales::{Scales, row_starts, runs_at_a_time};
 use crate::packed::activations::Activations;
 use crate::packed::blocks::RUN;
-use crate::packed::linear::Rows;
+use crate::packed::rows::Rows;
 use std::arch::x86_64::{
     __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
     _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
@@ -27,7 +27,7 @@ struct Eight {
 /// The machine has AVX2, FMA and F16C; `rows` is a matrix in the format of `L`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn one_row<L: Layout>(rows: &Rows<'_>, x: &Activations) {
-    let n_runs = rows.weight.cols() / RUN;
+    let n_runs = rows.weight.cols / RUN;
     assert!(x.quants.len() == n_runs * RUN && x.scales.len() == n_runs && x.sums.len() == n_runs);
     let per_pass = runs_at_a_time::<L>(n_runs);
     let mut scales = Scales::unset();
@@ -53,7 +53,7 @@ pub(super) unsafe fn one_row<L: Layout>(rows: &Rows<'_>, x: &Activations) {
         let mut y = [0.0; SIDE];
         // SAFETY: room for eight floats.
         unsafe { _mm256_storeu_ps(y.as_mut_ptr(), totals) };
-        rows.write_many(0, row, &y[..SIDE.min(rows.range.end - row)]);
+        rows.write(0, row, &y[..SIDE.min(rows.range.end - row)]);
     }
 }
 

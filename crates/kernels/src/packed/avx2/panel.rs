@@ -12,7 +12,7 @@ use super::scales::{RUNS, Scales, row_starts, runs_at_a_time};
 use crate::matmul::avx2::transpose;
 use crate::packed::activations::Activations;
 use crate::packed::blocks::RUN;
-use crate::packed::linear::Rows;
+use crate::packed::rows::Rows;
 use std::arch::x86_64::{
     __m256, __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_castps_si256, _mm256_castsi256_ps,
     _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
@@ -96,7 +96,7 @@ unsafe fn store_by_step(by_row: [__m256i; SIDE], out: *mut __m256i) {
 /// The machine has AVX2, FMA and F16C; `rows` is a matrix in the format of `L`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn many_rows<L: Layout>(rows: &Rows<'_>, x: &Activations) {
-    let n_runs = rows.weight.cols() / RUN;
+    let n_runs = rows.weight.cols / RUN;
     let x_runs = rows.n * n_runs;
     assert!(x.quants.len() == x_runs * RUN && x.scales.len() == x_runs && x.sums.len() == x_runs);
     assert!(L::OFFSETS || x.wide.len() == x.quants.len());
@@ -141,7 +141,7 @@ unsafe fn multiply<L: Layout, const N: usize>(rows: &Rows<'_>, panel: &Panel, x:
     let mut y = [0.0; PANEL_ROWS];
     if pass.start > 0 {
         for (j, total) in totals.iter_mut().enumerate() {
-            rows.read_many(i + j, pass.row, &mut y[..len]);
+            rows.kept(i + j, pass.row, &mut y[..len]);
             // SAFETY: room for sixteen floats.
             unsafe { *total = [_mm256_loadu_ps(y.as_ptr()), _mm256_loadu_ps(y.as_ptr().add(SIDE))] };
         }
@@ -158,9 +158,9 @@ unsafe fn multiply<L: Layout, const N: usize>(rows: &Rows<'_>, panel: &Panel, x:
             _mm256_storeu_ps(y.as_mut_ptr().add(SIDE), total[1]);
         }
         if is_last {
-            rows.write_many(i + j, pass.row, &y[..len]);
+            rows.write(i + j, pass.row, &y[..len]);
         } else {
-            rows.keep_many(i + j, pass.row, &y[..len]);
+            rows.keep(i + j, pass.row, &y[..len]);
         }
     }
 }

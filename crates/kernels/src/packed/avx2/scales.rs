@@ -1,7 +1,7 @@
 //! Scales and offsets of some runs of eight rows of a weight, side by side.
 
 use super::layout::{Layout, SIDE};
-use crate::packed::linear::Rows;
+use crate::packed::rows::Rows;
 use std::mem::MaybeUninit;
 
 /// Runs worked on at a time: their scales and the panel stay in the first-level cache.
@@ -18,7 +18,7 @@ pub(super) fn runs_at_a_time<L: Layout>(n_runs: usize) -> usize {
 /// Starts of eight rows from `row` on. Those behind the last row of the range repeat it.
 pub(super) fn row_starts(rows: &Rows<'_>, row: usize) -> [*const u8; SIDE] {
     let row_bytes = rows.weight.row_bytes();
-    std::array::from_fn(|r| rows.bytes[(row + r).min(rows.range.end - 1) * row_bytes..][..row_bytes].as_ptr())
+    std::array::from_fn(|r| rows.weight.bytes[(row + r).min(rows.range.end - 1) * row_bytes..][..row_bytes].as_ptr())
 }
 
 /// The scales and offsets, unset until they are read.
