@@ -20,13 +20,17 @@ pub fn f32_values(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 /// `values` as little-endian bytes of a plain floating-point type, rounded to nearest even; `None` for other types.
 pub fn f32_bytes(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
     let bytes = match dtype {
-        Dtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-        Dtype::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-        Dtype::F64 => values.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+        Dtype::F32 => flat(values, f32::to_le_bytes),
+        Dtype::F16 => flat(values, |x| f16::from_f32(x).to_le_bytes()),
+        Dtype::BF16 => flat(values, |x| bf16::from_f32(x).to_le_bytes()),
+        Dtype::F64 => flat(values, |x| f64::from(x).to_le_bytes()),
         _ => return None,
     };
     Some(bytes)
+}
+
+fn flat<const N: usize>(values: &[f32], to_bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+    values.iter().map(|&x| to_bytes(x)).collect::<Vec<_>>().into_flattened()
 }
 
 #[cfg(test)]

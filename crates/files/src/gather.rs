@@ -22,23 +22,31 @@ impl Step {
 
     /// The bytes after this step.
     ///
-    /// Panics: if an element lies outside `stored`; whoever makes a step has checked that.
+    /// Panics: if an element lies outside `stored` or is no number of 1, 2, 4 or 8 bytes; whoever makes a step has checked
+    /// that.
     pub(crate) fn apply(&self, stored: &[u8]) -> Vec<u8> {
         match self {
-            Self::Parts(parts) => parts.iter().flat_map(|part| &stored[part.clone()]).copied().collect(),
-            Self::Strided { shape, strides, width } => strided(stored, shape, strides, *width),
+            Self::Parts(parts) => parts.iter().map(|part| &stored[part.clone()]).collect::<Vec<_>>().concat(),
+            Self::Strided { shape, strides, width } => match width {
+                8 => strided::<8>(stored, shape, strides),
+                4 => strided::<4>(stored, shape, strides),
+                2 => strided::<2>(stored, shape, strides),
+                1 => strided::<1>(stored, shape, strides),
+                width => panic!("elements of {width} bytes"),
+            },
             Self::Rows(rows) => permute_rows(stored, rows),
         }
     }
 }
 
-fn strided(stored: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
+fn strided<const N: usize>(stored: &[u8], shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let (stored, _) = stored.as_chunks::<N>();
     let elements = shape.iter().product();
-    let mut gathered = Vec::with_capacity(elements * width);
+    let mut gathered = Vec::with_capacity(elements);
     let mut index = vec![0; shape.len()];
     let mut at = 0;
     for _ in 0..elements {
-        gathered.extend_from_slice(&stored[at * width..(at + 1) * width]);
+        gathered.push(stored[at]);
         // Counts up as an odometer does: the innermost dimension first.
         for axis in (0..index.len()).rev() {
             index[axis] += 1;
@@ -50,7 +58,7 @@ fn strided(stored: &[u8], shape: &[usize], strides: &[usize], width: usize) -> V
             index[axis] = 0;
         }
     }
-    gathered
+    gathered.into_flattened()
 }
 
 /// `rows.len()` rows of equal size in another order: row `i` of the result is row `rows[i]` of `stored`.
@@ -62,7 +70,7 @@ pub fn permute_rows(stored: &[u8], rows: &[usize]) -> Vec<u8> {
     let count = rows.len().max(1);
     assert!(stored.len().is_multiple_of(count), "{} bytes in {count} rows", stored.len());
     let width = stored.len() / count;
-    rows.iter().flat_map(|&row| &stored[row * width..(row + 1) * width]).copied().collect()
+    rows.iter().map(|&row| &stored[row * width..(row + 1) * width]).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

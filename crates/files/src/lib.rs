@@ -2,7 +2,8 @@
 //!
 //! Every reader maps its file and gives [`Tensors`]: what is known of each, and its bytes without a copy. Files are not
 //! trusted: sizes are checked before anything is reserved, and whatever is wrong is an error that names the file and the
-//! tensor or key. This crate knows no tensor library and no architecture.
+//! tensor or key. This crate knows no tensor library, and of architectures only what their tensors and settings are called
+//! on either side ([`names`], [`config`]); [`hugging_face`] turns one side into the other.
 
 mod backing;
 pub mod config;
