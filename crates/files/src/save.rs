@@ -152,6 +152,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_replaced_keeps_its_bytes_for_those_who_hold_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.bin");
+        fs_err::write(&path, b"old").unwrap();
+        let held = crate::map(&path).unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(((*held).as_ref(), fs_err::read(&path).unwrap().as_slice()), (&b"old"[..], &b"new"[..]));
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_folder_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let error = AtomicFile::create(&folder.path().join("none/model.bin")).unwrap_err();

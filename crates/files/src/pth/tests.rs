@@ -248,6 +248,23 @@ fn opcodes_and_operands_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn what_lies_below_a_mark_is_out_of_reach() {
+    // The item of APPEND would be one from before the mark, which TUPLE then looks for in vain.
+    let message = pickle_message(b"]K\x01(at.");
+    assert!(message.contains("without its operands"), "{message}");
+}
+
+#[test]
+fn a_model_key_without_tensors_is_not_the_model() {
+    // `{"w": tensor, "model": {"n": 1}}`.
+    let tensor = view(0, &[4], &[1]);
+    let pickle = [&tensor[..tensor.len() - 1], b"U\x05model}U\x01nK\x01ss."].concat();
+    let read = parse(&archive(&[("m/data.pkl", &pickle), ("m/data/0", &[0; 16])])).unwrap();
+    assert!(read.key.is_none() && read.tensors.contains("w"));
+    assert_eq!(read.values["model.n"], 1);
+}
+
+#[test]
 fn objects_that_hold_themselves_and_endless_names_are_refused() {
     insta::assert_snapshot!(pickle_message(b"\x80\x02]q\x00h\x00a."), @r"
     m.pth: the nesting of its dicts is 33, expected at most 32
