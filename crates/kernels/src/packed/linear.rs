@@ -15,7 +15,9 @@ use crate::simd::dispatch;
 use std::cell::RefCell;
 
 /// Most rows of activations for which float weights are multiplied where they are; more are worth a packed product.
-pub(crate) const FEW_ROWS: usize = 16;
+const FEW_ROWS: usize = 16;
+/// The same on AVX2, where few rows are multiplied as the packed product does it: it breaks even at 64 to 96.
+const FEW_ROWS_AVX2: usize = 64;
 /// Floats of the panels that 16-bit weights are turned into for many rows of activations.
 const PANEL_FLOATS: usize = 1 << 20;
 
@@ -72,7 +74,7 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
             }
         }
         for product in products {
-            if quantized(product) || n <= FEW_ROWS {
+            if quantized(product) || are_few(exec, n) {
                 in_place.push(Tasks::new(Weight::of(product.weight), product.bias, n, product.y));
             } else {
                 through_panels(exec, x, product);
@@ -90,6 +92,11 @@ pub(crate) fn few_rows(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32
     let n = x.len() / weight.cols;
     assert!(x.len() == n * weight.cols && bias.is_none_or(|bias| bias.len() == out), "{} activations", x.len());
     run_all(exec, &[Tasks::new(weight, bias, n, y)], x, &Activations::default());
+}
+
+/// Whether a product of float weights with `n` rows of activations is one for [`few_rows`].
+pub(crate) fn are_few(exec: Exec, n: usize) -> bool {
+    n <= if exec.isa() == Isa::Avx2 { FEW_ROWS_AVX2 } else { FEW_ROWS }
 }
 
 /// All tasks of some products in one region.
@@ -200,10 +207,11 @@ mod tests {
             for format in Format::ALL {
                 let cols = if format.is_quantized() { 5 * format.block_len() } else { 600 };
                 let weight = random_matrix(format, 35, cols, 4);
-                let x = test_input(40 * cols, 1);
+                let most = FEW_ROWS_AVX2 + 3;
+                let x = test_input(most * cols, 1);
                 let alone: Vec<f32> = x.chunks(cols).flat_map(|x| product(isa, 1, x, &weight)).collect();
                 let any_number = format.is_quantized() || isa == Isa::Avx2;
-                for n in 2..=if any_number { 40 } else { FEW_ROWS } {
+                for n in 2..=if any_number { most } else { FEW_ROWS } {
                     let together = product(isa, 2, &x[..n * cols], &weight);
                     assert!(together == alone[..n * 35], "{}, {format}, {n} rows", isa.name());
                 }
