@@ -4,6 +4,7 @@
 use super::activations::Activations;
 use super::dequantize::dequantize;
 use super::floats::FloatRows;
+use super::format::Format;
 use super::integers::IntegerRows;
 use super::matrix::PackedMatrix;
 use super::rows::{ROW_GROUP, Rows, Tasks, Weight};
@@ -132,6 +133,10 @@ fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
         return;
     }
     let onto = begin_with_bias(exec, product.bias, rows, product.y);
+    if let Some(floats) = plain_floats(weight) {
+        let out = ViewMut::new(product.y, n, rows);
+        return matmul(exec, onto, 1.0, View::new(x, n, cols), View::new(floats, rows, cols).t(), out);
+    }
     let per_panel = (PANEL_FLOATS / cols).next_multiple_of(ROW_GROUP).clamp(1, rows);
     PANEL.with_borrow_mut(|panel| {
         panel.resize(panel.len().max(per_panel * cols), 0.0);
@@ -145,11 +150,20 @@ fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
     });
 }
 
+/// The weights where they are, if they are f32 of this machine's byte order and aligned.
+fn plain_floats(weight: Weight<'_>) -> Option<&[f32]> {
+    if weight.format != Format::F32 || cfg!(target_endian = "big") {
+        return None;
+    }
+    // SAFETY: any four bytes are a float.
+    let (before, floats, after) = unsafe { weight.bytes.align_to::<f32>() };
+    (before.is_empty() && after.is_empty()).then_some(floats)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::linear::reference;
-    use crate::packed::Format;
     use crate::packed::reference::dequantize as plain;
     use crate::packed::rounded_activations;
     use crate::packed::testing::random_matrix;
@@ -269,6 +283,23 @@ mod tests {
                 // No |x| is above 0.5.
                 let bound: f64 = w.iter().map(|w| f64::from(w.abs()) * 0.5 / 127.0 / 2.0).sum();
                 assert!((f64::from(*y) - exact).abs() <= bound * 1.001, "{format}: {y}, exact {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_need_no_alignment() {
+        for format in [Format::F32, Format::Bf16, Format::Q4_1] {
+            let (rows, cols) = (20, 64);
+            let aligned = random_matrix(format, rows, cols, 4);
+            let shifted = [&[0], aligned.bytes()].concat();
+            let range = 1..shifted.len();
+            let shifted = PackedMatrix::new(format, rows, cols, std::sync::Arc::new(shifted), range).unwrap();
+            for n in [1, 5, 100] {
+                let x = test_input(n * cols, 1);
+                for isa in Isa::available() {
+                    assert_eq!(product(isa, 1, &x, &aligned), product(isa, 1, &x, &shifted), "{format}, {n} rows");
+                }
             }
         }
     }
