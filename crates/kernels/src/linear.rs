@@ -7,7 +7,7 @@
 
 use crate::exec::Exec;
 use crate::matmul::{Onto, View, ViewMut, matmul};
-use crate::packed::linear::{FEW_ROWS, few_rows};
+use crate::packed::linear::{are_few, few_rows};
 use crate::parallel::for_each_chunk;
 
 /// Columns of a bias gradient that one task sums.
@@ -22,7 +22,7 @@ const BIAS_COLUMNS: usize = 64;
 pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: usize, y: &mut [f32]) {
     let (n, inputs) = sizes(y.len(), weight.len(), out);
     assert!(bias.is_none_or(|bias| bias.len() == out), "bias of a layer with {out} outputs");
-    if n <= FEW_ROWS && inputs > 0 {
+    if are_few(exec, n) && inputs > 0 {
         assert_eq!(x.len(), n * inputs, "{n} rows of {inputs}");
         return few_rows(exec, x, weight, bias, out, y);
     }
@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn the_fast_path_equals_the_reference() {
-        for (n, inputs, out) in [(1, 1, 1), (5, 7, 9), (65, 33, 130), (0, 3, 2), (1, 600, 50), (16, 257, 17)] {
+        for (n, inputs, out) in
+            [(1, 1, 1), (5, 7, 9), (65, 33, 130), (64, 33, 130), (0, 3, 2), (1, 600, 50), (16, 257, 17)]
+        {
             let (x, w) = (test_input(n * inputs, 1), test_input(out * inputs, 2));
             let (b, d) = (test_input(out, 3), test_input(n * out, 4));
             let run = |exec| {

@@ -49,8 +49,15 @@ impl Region {
 }
 
 #[derive(Default)]
+struct Slot {
+    region: Option<Arc<Region>>,
+    /// Whether the worker waits to be woken: waking one that spins would be a call of the system for nothing.
+    asleep: bool,
+}
+
+#[derive(Default)]
 struct Mailbox {
-    region: Mutex<Option<Arc<Region>>>,
+    slot: Mutex<Slot>,
     wake: Condvar,
     full: AtomicBool,
 }
@@ -76,12 +83,15 @@ fn worker(mailbox: &Mailbox) {
             std::hint::spin_loop();
             spins += 1;
         }
-        let mut slot = lock(&mailbox.region);
-        while slot.is_none() {
+        let mut slot = lock(&mailbox.slot);
+        if slot.region.is_none() {
             // Also where the caller took the region back between the flag and the lock.
+            slot.asleep = true;
             slot = mailbox.wake.wait(slot).unwrap_or_else(std::sync::PoisonError::into_inner);
+            slot.asleep = false;
         }
-        let region = slot.take();
+        // None where the caller took it back before this thread was awake: the next may come soon.
+        let region = slot.region.take();
         mailbox.full.store(false, Ordering::Release);
         drop(slot);
         if let Some(region) = region {
@@ -129,14 +139,17 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
         caller: std::thread::current(),
     });
     for mailbox in &pool.workers[..helpers] {
-        *lock(&mailbox.region) = Some(Arc::clone(&region));
+        let mut slot = lock(&mailbox.slot);
+        slot.region = Some(Arc::clone(&region));
         mailbox.full.store(true, Ordering::Release);
-        mailbox.wake.notify_one();
+        if std::mem::take(&mut slot.asleep) {
+            mailbox.wake.notify_one();
+        }
     }
     region.work();
     // A worker that has not looked yet (its core may be busy with something else) is not waited for.
     for mailbox in &pool.workers[..helpers] {
-        if lock(&mailbox.region).take().is_some() {
+        if lock(&mailbox.slot).region.take().is_some() {
             mailbox.full.store(false, Ordering::Release);
             region.running.fetch_sub(1, Ordering::AcqRel);
         }

@@ -4,6 +4,7 @@
 use super::activations::Activations;
 use super::dequantize::dequantize;
 use super::floats::FloatRows;
+use super::format::Format;
 use super::integers::IntegerRows;
 use super::matrix::PackedMatrix;
 use super::rows::{ROW_GROUP, Rows, Tasks, Weight};
@@ -15,8 +16,13 @@ use crate::simd::dispatch;
 use std::cell::RefCell;
 
 /// Most rows of activations for which float weights are multiplied where they are; more are worth a packed product.
-pub(crate) const FEW_ROWS: usize = 16;
-/// Floats of the panels that 16-bit weights are turned into for many rows of activations.
+const FEW_ROWS: usize = 16;
+/// Most rows of activations for which quantized weights are multiplied as integers. More are those of a prompt: the f32
+/// product is fast then, and the prompt is read without rounding its activations, which can turn an answer.
+const FEW_QUANTIZED_ROWS: usize = 16;
+/// [`FEW_ROWS`] on AVX2, where few rows are multiplied as the packed product does it: it breaks even at 64 to 96.
+const FEW_ROWS_AVX2: usize = 64;
+/// Floats of the panels that weights are turned into for many rows of activations.
 const PANEL_FLOATS: usize = 1 << 20;
 
 thread_local! {
@@ -38,11 +44,12 @@ pub struct Product<'a> {
 
 /// `y = x W^T + b`.
 ///
-/// Numbers: for quantized formats `x` is rounded to 8 bits in runs of 32 (see [`super::rounded_activations`]); integer
-/// products of a run are exact and the runs are added in order, in f32. A NaN or infinity in a row of `x` makes the whole
-/// row of `y` NaN. For float formats `x` stays as it is and sums are f32. The bias is one more term.
-/// Law: the same bits for any number of threads. A row of `y` has the same bits whatever the other rows and their number,
-/// with float formats on AVX2 or up to 16 rows alone: elsewhere more rows are another order of the sum.
+/// Numbers: for quantized formats and up to 16 rows, `x` is rounded to 8 bits in runs of 32 (see
+/// [`super::rounded_activations`]); integer products of a run are exact and the runs are added in order, in f32. A NaN or
+/// infinity in a row of `x` makes the whole row of `y` NaN. With more rows, and for float formats, `x` stays as it is and
+/// sums are f32. The bias is one more term.
+/// Law: the same bits for any number of threads. Among up to 16 rows, a row of `y` has the same bits whatever the other
+/// rows and their number; with float formats on AVX2 also among more.
 /// Panics: if the lengths do not fit together.
 /// Source: integer products with rounded activations as in llama.cpp, <https://github.com/ggml-org/llama.cpp>.
 pub fn linear(exec: Exec, x: &[f32], weight: &PackedMatrix, bias: Option<&[f32]>, y: &mut [f32]) {
@@ -62,7 +69,8 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
         assert!(fits, "{weight:?}, {} activations, {} results", x.len(), product.y.len());
         assert!(product.bias.is_none_or(|bias| bias.len() == rows), "a bias of {weight:?}");
     }
-    let quantized = |product: &Product<'_>| product.weight.format().is_quantized();
+    let quantized = |product: &Product<'_>| product.weight.format().is_quantized() && n <= FEW_QUANTIZED_ROWS;
+    let in_rows = |product: &Product<'_>| !product.weight.format().is_quantized() && are_few(exec, n);
     let mut in_place = Vec::with_capacity(products.len());
     ACTIVATIONS.with_borrow_mut(|activations| {
         if products.iter().any(quantized) {
@@ -72,7 +80,7 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
             }
         }
         for product in products {
-            if quantized(product) || n <= FEW_ROWS {
+            if quantized(product) || in_rows(product) {
                 in_place.push(Tasks::new(Weight::of(product.weight), product.bias, n, product.y));
             } else {
                 through_panels(exec, x, product);
@@ -90,6 +98,11 @@ pub(crate) fn few_rows(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32
     let n = x.len() / weight.cols;
     assert!(x.len() == n * weight.cols && bias.is_none_or(|bias| bias.len() == out), "{} activations", x.len());
     run_all(exec, &[Tasks::new(weight, bias, n, y)], x, &Activations::default());
+}
+
+/// Whether a product of float weights with `n` rows of activations is one for [`few_rows`].
+pub(crate) fn are_few(exec: Exec, n: usize) -> bool {
+    n <= if exec.isa() == Isa::Avx2 { FEW_ROWS_AVX2 } else { FEW_ROWS }
 }
 
 /// All tasks of some products in one region.
@@ -116,7 +129,7 @@ fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
     }
 }
 
-/// A product of float weights with many rows: panels of the weight become f32 for the packed product.
+/// A product with many rows: panels of the weight become f32 for the packed product.
 fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
     let weight = Weight::of(product.weight);
     let (rows, cols, row_bytes) = (weight.rows, weight.cols, weight.row_bytes());
@@ -125,6 +138,10 @@ fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
         return;
     }
     let onto = begin_with_bias(exec, product.bias, rows, product.y);
+    if let Some(floats) = plain_floats(weight) {
+        let out = ViewMut::new(product.y, n, rows);
+        return matmul(exec, onto, 1.0, View::new(x, n, cols), View::new(floats, rows, cols).t(), out);
+    }
     let per_panel = (PANEL_FLOATS / cols).next_multiple_of(ROW_GROUP).clamp(1, rows);
     PANEL.with_borrow_mut(|panel| {
         panel.resize(panel.len().max(per_panel * cols), 0.0);
@@ -138,11 +155,20 @@ fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
     });
 }
 
+/// The weights where they are, if they are f32 of this machine's byte order and aligned.
+fn plain_floats(weight: Weight<'_>) -> Option<&[f32]> {
+    if weight.format != Format::F32 || cfg!(target_endian = "big") {
+        return None;
+    }
+    // SAFETY: any four bytes are a float.
+    let (before, floats, after) = unsafe { weight.bytes.align_to::<f32>() };
+    (before.is_empty() && after.is_empty()).then_some(floats)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::linear::reference;
-    use crate::packed::Format;
     use crate::packed::reference::dequantize as plain;
     use crate::packed::rounded_activations;
     use crate::packed::testing::random_matrix;
@@ -150,7 +176,8 @@ mod tests {
 
     /// `x W^T + b` in f64, from the activations that the format sees.
     fn expected(x: &[f32], weight: &PackedMatrix, bias: &[f32]) -> Vec<f64> {
-        let x = if weight.format().is_quantized() { rounded_activations(x) } else { wide(x) };
+        let few = x.len() <= FEW_QUANTIZED_ROWS * weight.cols();
+        let x = if weight.format().is_quantized() && few { rounded_activations(x) } else { wide(x) };
         reference::forward(&x, &wide(&plain(weight.format(), weight.bytes())), &wide(bias))
     }
 
@@ -200,10 +227,11 @@ mod tests {
             for format in Format::ALL {
                 let cols = if format.is_quantized() { 5 * format.block_len() } else { 600 };
                 let weight = random_matrix(format, 35, cols, 4);
-                let x = test_input(40 * cols, 1);
+                let most = FEW_ROWS_AVX2 + 3;
+                let x = test_input(most * cols, 1);
                 let alone: Vec<f32> = x.chunks(cols).flat_map(|x| product(isa, 1, x, &weight)).collect();
                 let any_number = format.is_quantized() || isa == Isa::Avx2;
-                for n in 2..=if any_number { 40 } else { FEW_ROWS } {
+                for n in 2..=if any_number { most } else { FEW_ROWS } {
                     let together = product(isa, 2, &x[..n * cols], &weight);
                     assert!(together == alone[..n * 35], "{}, {format}, {n} rows", isa.name());
                 }
@@ -261,6 +289,23 @@ mod tests {
                 // No |x| is above 0.5.
                 let bound: f64 = w.iter().map(|w| f64::from(w.abs()) * 0.5 / 127.0 / 2.0).sum();
                 assert!((f64::from(*y) - exact).abs() <= bound * 1.001, "{format}: {y}, exact {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_need_no_alignment() {
+        for format in [Format::F32, Format::Bf16, Format::Q4_1] {
+            let (rows, cols) = (20, 64);
+            let aligned = random_matrix(format, rows, cols, 4);
+            let shifted = [&[0], aligned.bytes()].concat();
+            let range = 1..shifted.len();
+            let shifted = PackedMatrix::new(format, rows, cols, std::sync::Arc::new(shifted), range).unwrap();
+            for n in [1, 5, 100] {
+                let x = test_input(n * cols, 1);
+                for isa in Isa::available() {
+                    assert_eq!(product(isa, 1, &x, &aligned), product(isa, 1, &x, &shifted), "{format}, {n} rows");
+                }
             }
         }
     }

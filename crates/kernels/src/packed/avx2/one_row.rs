@@ -1,16 +1,16 @@
 //! Products of quantized weights with one row of rounded activations: each weight is used as soon as it is taken apart.
 
 use super::layout::{Layout, SIDE};
-use super::scales::{Scales, row_starts, runs_at_a_time};
+use super::scales::{Scales, prefetch, row_starts, runs_at_a_time};
 use crate::packed::activations::Activations;
 use crate::packed::blocks::RUN;
 use crate::packed::rows::Rows;
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_mul_ps, _mm256_permute2x128_si256, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_ps, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    __m256, __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
+    _mm256_permute2x128_si256, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_sign_epi8, _mm256_storeu_ps, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
+    _mm256_unpacklo_epi64,
 };
 
 /// Eight rows of a weight.
@@ -57,18 +57,6 @@ pub(super) unsafe fn one_row<L: Layout>(rows: &Rows<'_>, x: &Activations) {
     }
 }
 
-/// Asks for the bytes that lie as far ahead as `bytes` bytes of eight rows from `at` on do here. Rows are short and there
-/// are eight at a time, which keeps the machine from guessing them.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn prefetch(eight: Eight, at: usize, bytes: usize) {
-    // An address past the end of the matrix is harmless.
-    let ahead = eight.starts[0].wrapping_add(eight.next + at * SIDE);
-    for line in 0..(SIDE * bytes).div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast());
-    }
-}
-
 /// Adds run `run` of eight rows, whose scales are number `i`, to `totals`.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
@@ -81,7 +69,7 @@ unsafe fn one_run<L: Layout>(
     totals: __m256,
 ) -> __m256 {
     let block = run / L::RUNS * L::BYTES;
-    prefetch(eight, run * L::BYTES / L::RUNS, L::BYTES / L::RUNS);
+    prefetch(eight.starts[0], eight.next, run * L::BYTES / L::RUNS, L::BYTES / L::RUNS);
     let mut sums = [_mm256_setzero_si256(); SIDE];
     // SAFETY: the caller's promise.
     let x_quants = unsafe { _mm256_loadu_si256(x.quants.as_ptr().add(run * RUN).cast()) };
@@ -118,7 +106,7 @@ unsafe fn two_runs<L: Layout>(
     x: &Activations,
     totals: __m256,
 ) -> __m256 {
-    prefetch(eight, run * L::BYTES, 2 * L::BYTES);
+    prefetch(eight.starts[0], eight.next, run * L::BYTES, 2 * L::BYTES);
     // SAFETY: the caller's promise.
     let (first, second) = unsafe {
         let x = x.quants.as_ptr().add(run * RUN).cast();

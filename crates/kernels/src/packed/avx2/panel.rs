@@ -8,7 +8,7 @@
 //! the row's total by fused multiply-adds, run after run.
 
 use super::layout::{Layout, SIDE};
-use super::scales::{RUNS, Scales, row_starts, runs_at_a_time};
+use super::scales::{RUNS, Scales, prefetch, row_starts, runs_at_a_time};
 use crate::matmul::avx2::transpose;
 use crate::packed::activations::Activations;
 use crate::packed::blocks::RUN;
@@ -45,12 +45,13 @@ impl Panel {
     /// Takes runs `start..start + count` apart.
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
-    unsafe fn read<L: Layout>(&mut self, rows: [[*const u8; SIDE]; 2], start: usize, count: usize) {
+    unsafe fn read<L: Layout>(&mut self, rows: [[*const u8; SIDE]; 2], next: usize, start: usize, count: usize) {
         for (half, rows) in rows.into_iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { self.halves[half].read::<L>(rows, start, count) };
             for i in 0..count {
                 let block = (start + i) / L::RUNS * L::BYTES;
+                prefetch(rows[0], next, (start + i) * L::BYTES / L::RUNS, L::BYTES / L::RUNS);
                 let mut by_row = [_mm256_setzero_si256(); SIDE];
                 for r in 0..SIDE {
                     // SAFETY: the caller's promise.
@@ -108,7 +109,7 @@ pub(super) unsafe fn many_rows<L: Layout>(rows: &Rows<'_>, x: &Activations) {
             let pass = Pass { row, n_runs, start, count: per_pass.min(n_runs - start) };
             // SAFETY: the starts are those of rows with `n_runs` runs; each row of activations has as many.
             unsafe {
-                panel.read::<L>(starts, start, pass.count);
+                panel.read::<L>(starts, PANEL_ROWS * rows.weight.row_bytes(), start, pass.count);
                 let whole = rows.n / X_ROWS * X_ROWS;
                 for i in (0..whole).step_by(X_ROWS) {
                     multiply::<L, X_ROWS>(rows, &panel, x, i, pass);

@@ -2,6 +2,7 @@
 
 use super::layout::{Layout, SIDE};
 use crate::packed::rows::Rows;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::mem::MaybeUninit;
 
 /// Runs worked on at a time: their scales and the panel stay in the first-level cache.
@@ -19,6 +20,19 @@ pub(super) fn runs_at_a_time<L: Layout>(n_runs: usize) -> usize {
 pub(super) fn row_starts(rows: &Rows<'_>, row: usize) -> [*const u8; SIDE] {
     let row_bytes = rows.weight.row_bytes();
     std::array::from_fn(|r| rows.weight.bytes[(row + r).min(rows.range.end - 1) * row_bytes..][..row_bytes].as_ptr())
+}
+
+/// Asks for what comes `next` bytes after the part of eight rows, the first of which begins at `first`, that holds bytes
+/// `at..at + bytes` of each, counted in bytes of all. Rows are short and there are eight at a time, which keeps the machine
+/// from guessing them: without this, decoding took twice as long.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn prefetch(first: *const u8, next: usize, at: usize, bytes: usize) {
+    // An address past the end of the matrix is harmless.
+    let ahead = first.wrapping_add(next + at * SIDE);
+    for line in 0..(SIDE * bytes).div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast());
+    }
 }
 
 /// The scales and offsets, unset until they are read.
