@@ -6,7 +6,7 @@
 
 pub mod sampler;
 
-pub use sampler::Sampling;
+pub use sampler::{History, Sampled, Sampling};
 
 use burn::module::Module;
 use cavy_model::{Gpt2, Pass};
@@ -15,7 +15,7 @@ use cavy_ops::kernels::random::uniform;
 use std::sync::Arc;
 
 /// What to generate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GenerateSettings {
     /// Most tokens to generate.
     pub max_tokens: usize,

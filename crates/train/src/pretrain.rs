@@ -346,7 +346,8 @@ impl<'a> Run<'a> {
 
     fn sample(&mut self, model: &Gpt2) -> Result<(), TrainError> {
         let step = self.progress.step;
-        let sampling = Sampling { temperature: self.settings.temperature, top_k: self.settings.top_k, top_p: 1.0 };
+        let sampling =
+            Sampling { temperature: self.settings.temperature, top_k: self.settings.top_k, ..Sampling::default() };
         let how = GenerateSettings {
             max_tokens: self.settings.sample_tokens,
             sampling,
