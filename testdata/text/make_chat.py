@@ -79,6 +79,7 @@ GENERATION = """{%- for message in messages %}
         {% generation %}
 {{ message.content }}{{ eos_token }}
         {% endgeneration %}
+        {%- generation %}{{ message.role }}{% endgeneration %}
     {%- else %}
 <|{{ message.role }}|>
 {{ message.content }}

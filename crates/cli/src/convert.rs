@@ -193,8 +193,13 @@ fn write_folder(args: &ConvertArgs, source: &Source, extras: &Extras) -> Result<
     };
     let mut copied = Vec::new();
     if let Origin::Folder(from) = &source.origin {
-        for name in ["generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
-            "chat_template.jinja"] {
+        for name in [
+            "generation_config.json",
+            "tokenizer_config.json",
+            "tokenizer.json",
+            "special_tokens_map.json",
+            "chat_template.jinja",
+        ] {
             if let Ok(text) = fs_err::read_to_string(from.join(name)) {
                 write(name, &text)?;
                 copied.push(name);

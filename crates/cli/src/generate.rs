@@ -178,8 +178,11 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Ending, CliError> {
         return dry_run(args);
     }
     let opened = open(&args.model)?;
-    let settings =
-        GenerateSettings { n: args.n.max(1), batch_size: args.batch_size, ..args.sampling.settings(&opened.special.eos)? };
+    let settings = GenerateSettings {
+        n: args.n.max(1),
+        batch_size: args.batch_size,
+        ..args.sampling.settings(&opened.special.eos)?
+    };
     let prompts = prompts(args, &opened)?;
     let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
     let context = opened.model.config().context_length();
@@ -316,7 +319,8 @@ pub(crate) fn chat_ids(opened: &Opened, messages: &[Message]) -> Result<Vec<u32>
             "use an instruct model, or leave out `--chat` and `messages`",
         ));
     };
-    let (bos, eos) = (opened.special_text(opened.special.bos), opened.special_text(opened.special.eos.first().copied()));
+    let (bos, eos) =
+        (opened.special_text(opened.special.bos), opened.special_text(opened.special.eos.first().copied()));
     let input = ChatInput {
         messages,
         add_generation_prompt: true,
@@ -358,11 +362,16 @@ fn free_memory() -> Option<usize> {
 fn dry_run(args: &GenerateArgs) -> Result<Ending, CliError> {
     let source = source(&args.model)?;
     let (tokenizer, special, _) = crate::open::words(&source, args.model.tokenizer.as_deref())?;
-    let settings = GenerateSettings { n: args.n.max(1), batch_size: args.batch_size, ..args.sampling.settings(&special.eos)? };
+    let settings =
+        GenerateSettings { n: args.n.max(1), batch_size: args.batch_size, ..args.sampling.settings(&special.eos)? };
     let prompt = tokenizer.encode(&args.prompt)?.len() + usize::from(special.add_bos);
     let bytes = fits(&source.config, &[prompt], &settings)?;
     let weights: usize = source.tensors.infos().map(cavy_files::TensorInfo::size_bytes).sum();
-    text::data(&format!("model        {} parameters, {} in the file", text::count(source.config.num_parameters() as f64), text::bytes(weights as f64)));
+    text::data(&format!(
+        "model        {} parameters, {} in the file",
+        text::count(source.config.num_parameters() as f64),
+        text::bytes(weights as f64)
+    ));
     text::data(&format!("prompt       {prompt} tokens, context {}", source.config.context_length()));
     text::data(&format!("completion   {} of up to {} tokens", settings.n, settings.max_tokens));
     text::data(&format!("kv cache     {} in {:?}", text::bytes(bytes as f64), settings.kv_storage));

@@ -78,9 +78,7 @@ fn by_type(tensors: &Tensors) -> BTreeMap<String, (usize, usize)> {
 }
 
 fn as_json(format: Format, tensors: &Tensors, source: Option<&Source>) -> Value {
-    let tensor = |info: &TensorInfo| {
-        json!({"name": info.name, "dtype": info.dtype.to_string(), "shape": info.shape, "bytes": info.size_bytes()})
-    };
+    let tensor = |info: &TensorInfo| json!({"name": info.name, "dtype": info.dtype.to_string(), "shape": info.shape, "bytes": info.size_bytes()});
     json!({
         "format": format!("{format:?}"), "config": source.map(|source| &source.fields),
         "parameters": source.map(|source| source.config.num_parameters()),

@@ -65,7 +65,6 @@ impl DtypeArg {
 /// A model with everything that text needs.
 pub(crate) struct Opened {
     pub(crate) model: Model,
-    pub(crate) source: Source,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) special: SpecialTokens,
     pub(crate) template: Option<ChatTemplate>,
@@ -110,7 +109,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened, CliError> {
         ));
     }
     let model = Model::open(&source, args.dtype.weights(), &Device::flex())?;
-    Ok(Opened { model, source, tokenizer, special, template })
+    Ok(Opened { model, tokenizer, special, template })
 }
 
 type Words = (Tokenizer, SpecialTokens, Option<ChatTemplate>);

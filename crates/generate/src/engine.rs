@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// Prompt tokens of one pass: enough for fast matrix products, few enough that activations stay small.
 const CHUNK: usize = 512;
+/// Sequences of one decoding pass. Up to so many rows a product has the same bits whatever their number (see
+/// [`cavy_ops::kernels::packed::linear`]), so that a sequence does not depend on its neighbours.
+const PASS_ROWS: usize = 16;
 
 /// A sequence that is being decoded.
 struct Live {
@@ -162,13 +165,13 @@ impl<'a> Engine<'a> {
         let (fits, full): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.live).into_iter().partition(|live| self.has_room(live.row));
         let mut logits = Vec::new();
-        if !fits.is_empty() {
+        for together in fits.chunks(PASS_ROWS) {
             let new: Vec<(usize, &[u32])> =
-                fits.iter().map(|live| (live.row, std::slice::from_ref(&live.next))).collect();
+                together.iter().map(|live| (live.row, std::slice::from_ref(&live.next))).collect();
             let rows: Vec<usize> = new.iter().map(|&(row, _)| row).collect();
             let pass = Pass::following(&self.cache, &new);
             let hidden = self.model.hidden_cached(&pass, &mut self.cache, &rows);
-            logits = self.model.logits_of(hidden, &(0..rows.len()).collect::<Vec<_>>());
+            logits.extend(self.model.logits_of(hidden, &(0..rows.len()).collect::<Vec<_>>()));
         }
         let vocabulary = logits.len() / fits.len().max(1);
         for (index, live) in fits.into_iter().enumerate() {

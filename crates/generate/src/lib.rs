@@ -151,11 +151,11 @@ mod tests {
     fn a_completion_is_the_same_alone_in_a_batch_and_without_a_cache() {
         let prompts = vec![vec![1, 2, 3], vec![4], vec![5, 6, 7, 8, 9], vec![10, 0]];
         let many = |settings: &GenerateSettings| generate(&model(), &prompts, settings, &mut |_, _, _| false);
-        for n in [1, 3] {
-            let base = GenerateSettings { n, batch_size: 8, ..settings(1.5, 3) };
+        for n in [1, 3, 6] {
+            let base = GenerateSettings { n, batch_size: 24, ..settings(1.5, 3) };
             let expected = many(&base);
             assert!(expected.iter().all(|samples| samples.len() == n));
-            for batch_size in [1, 2, 3] {
+            for batch_size in [1, 2, 3, 17] {
                 assert_eq!(many(&GenerateSettings { batch_size, ..base.clone() }), expected, "{n} {batch_size}");
             }
             let tokens = |all: Vec<Vec<Completion>>| -> Vec<Vec<u32>> {

@@ -187,8 +187,7 @@ fn likeliest(logits: &[f32]) -> u32 {
 /// `ln(sum(exp(logits)))`, as the largest logit and what the others add to it.
 fn log_sum_exp(logits: &[f32]) -> (f64, f64) {
     let largest = f64::from(logits[likeliest(logits) as usize]);
-    let sum: f64 = logits.iter().map(|&logit| (-bands::below(largest, logit)).exp()).sum();
-    (largest, sum.ln())
+    (largest, bands::total_weight(logits, largest).ln())
 }
 
 fn logprob_of(logit: f32, (largest, rest): (f64, f64)) -> f64 {

@@ -44,6 +44,10 @@ pub enum TextError {
     )]
     GgufVocabulary { key: &'static str, found: String, expected: String },
     #[error(
+        "this tokenizer cannot be written into a GGUF file: {reason}\nhint: GGUF files hold byte-level BPE of GPT-2, SmolLM, Llama 3 and Qwen 2, and SentencePiece's BPE"
+    )]
+    NoGgufVocabulary { reason: &'static str },
+    #[error(
         "llama2.c vocabulary: byte {at}: found {found}, expected {expected}\nhint: use the `.bin` that was made with the model"
     )]
     Llama2cVocabulary { at: usize, found: String, expected: String },

@@ -230,10 +230,13 @@ mod tests {
                 let most = FEW_ROWS_AVX2 + 3;
                 let x = test_input(most * cols, 1);
                 let alone: Vec<f32> = x.chunks(cols).flat_map(|x| product(isa, 1, x, &weight)).collect();
-                let any_number = format.is_quantized() || isa == Isa::Avx2;
+                let any_number = !format.is_quantized() && isa == Isa::Avx2;
                 for n in 2..=if any_number { most } else { FEW_ROWS } {
                     let together = product(isa, 2, &x[..n * cols], &weight);
                     assert!(together == alone[..n * 35], "{}, {format}, {n} rows", isa.name());
+                }
+                if format.is_quantized() {
+                    continue; // More rows see their activations as they are.
                 }
                 let many = product(isa, 2, &x, &weight);
                 let size = alone.iter().fold(0.0_f32, |size, y| size.max(y.abs()));

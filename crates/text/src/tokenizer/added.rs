@@ -100,3 +100,21 @@ impl Finder {
         Self { automaton, ids }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_found_and_of_those_at_one_place_the_longest() {
+        let tokens =
+            [("<a>", Kind::Special), ("<a>b", Kind::UserDefined), ("b", Kind::UserDefined), ("c", Kind::Unused)];
+        let added = AddedTokens::new(tokens.into_iter().zip(7..).map(|((text, kind), id)| (text.to_owned(), id, kind)));
+        assert_eq!(added.find("cc<a>bb", 0, true), Some((2..6, 8)));
+        assert_eq!(added.find("cc<a>cb", 0, true), Some((2..5, 7)));
+        assert_eq!(added.find("cc<a>cb", 0, false), Some((6..7, 9)));
+        assert_eq!(added.find("cc<a>bb", 3, true), Some((5..6, 9)));
+        assert_eq!(added.find("c", 0, true), None);
+        assert_eq!((added.text(10), added.id("c"), added.text(6)), (Some("c"), Some(10), None));
+    }
+}

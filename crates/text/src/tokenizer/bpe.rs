@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::convert::Infallible;
-use unicode_normalization::{UnicodeNormalization, is_nfc};
+use unicode_normalization_alignments::{UnicodeNormalization, is_nfc};
 
 /// A merge: the tokens `left` and `right`, side by side, become `merged`. Its place in the list is its rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,11 @@ impl Bpe {
 
     /// Adds the ids of `text` to `ids`. `cache` remembers words: most of a text is words that came before.
     pub(super) fn encode(&self, text: &str, cache: &mut Cache, ids: &mut Vec<u32>) {
-        let text = if self.nfc && !is_nfc(text) { Cow::Owned(text.nfc().collect()) } else { Cow::Borrowed(text) };
+        let text = if self.nfc && !is_nfc(text) {
+            Cow::Owned(text.nfc().map(|(character, _)| character).collect())
+        } else {
+            Cow::Borrowed(text)
+        };
         if self.merges.is_empty() && self.whole_words.is_none() {
             ids.extend(self.byte_tokens(text.as_bytes()));
         } else if self.pattern == Pattern::Whole {

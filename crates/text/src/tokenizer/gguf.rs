@@ -75,6 +75,17 @@ impl GgufVocabulary {
         }
     }
 
+    /// Adds unused tokens up to `n`, as where a model has more rows than its tokenizer has tokens.
+    pub fn pad_to(&mut self, n: usize) {
+        for id in self.tokens.len()..n {
+            self.tokens.push(format!("[PAD{id}]"));
+            self.token_types.push(UNUSED);
+            if !self.scores.is_empty() {
+                self.scores.push(0.0);
+            }
+        }
+    }
+
     fn token_type(&self, id: usize) -> i32 {
         self.token_types.get(id).copied().unwrap_or(NORMAL)
     }
@@ -176,7 +187,86 @@ impl GgufVocabulary {
     }
 }
 
+/// What becomes of a tokenizer that has no GGUF form.
+fn unwritable(reason: &'static str) -> TextError {
+    TextError::NoGgufVocabulary { reason }
+}
+
+/// The name by which llama.cpp knows how `bpe` cuts text into words.
+fn pattern_name(bpe: &Bpe) -> Result<&'static str, TextError> {
+    // Without merges it does not matter where text is cut.
+    let pattern = if bpe.merges().is_empty() { Pattern::Gpt2 } else { bpe.pattern() };
+    if bpe.composes() && pattern != Pattern::Qwen2 {
+        return Err(unwritable("it composes Unicode characters first, which GGUF has no key for"));
+    }
+    let known = PATTERNS.iter().find(|(_, known, whole)| *known == pattern && *whole == bpe.takes_whole_words());
+    let reason = "no pattern that llama.cpp has a name for (`tokenizer.ggml.pre`) cuts text into words as it does";
+    known.map(|(name, ..)| *name).ok_or_else(|| unwritable(reason))
+}
+
 impl Tokenizer {
+    /// The vocabulary as a GGUF file holds it, with `special` in its keys; an id without a token is an unused one.
+    ///
+    /// Law: `from_gguf` of it encodes the same, and so does llama.cpp, but for `qwen2`, which see.
+    ///
+    /// # Errors
+    /// [`TextError::NoGgufVocabulary`] for character vocabularies, for those that go through Hugging Face's library, and
+    /// for byte-level ones with a pattern or an option that llama.cpp has no name for.
+    pub fn to_gguf(&self, special: &SpecialTokens) -> Result<GgufVocabulary, TextError> {
+        let mut vocabulary = GgufVocabulary {
+            bos: special.bos,
+            eos: special.eos.first().copied(),
+            unknown: special.unk,
+            add_bos: special.add_bos,
+            ..GgufVocabulary::default()
+        };
+        vocabulary.pad_to(self.vocab_size());
+        match &self.model {
+            Model::Bpe(bpe) => {
+                vocabulary.model = String::from("gpt2");
+                vocabulary.pre = String::from(pattern_name(bpe)?);
+                let letters = byte_letters();
+                let spell = |token: &[u8]| token.iter().map(|&byte| letters[byte as usize]).collect::<String>();
+                for (id, token) in bpe.tokens().iter().enumerate().filter(|(_, token)| !token.is_empty()) {
+                    vocabulary.tokens[id] = spell(token);
+                    vocabulary.token_types[id] = NORMAL;
+                }
+                let pair = |merge: &Merge| [merge.left, merge.right].map(|id| vocabulary.tokens[id as usize].as_str());
+                vocabulary.merges = bpe.merges().iter().map(|merge| pair(merge).join(" ")).collect();
+            }
+            Model::Spm(spm) => {
+                vocabulary.model = String::from("llama");
+                vocabulary.pre = String::from("default");
+                vocabulary.add_space_prefix = spm.space_prefix();
+                vocabulary.scores = vec![0.0; vocabulary.tokens.len()];
+                for (id, piece) in spm.pieces().iter().enumerate() {
+                    vocabulary.scores[id] = piece.score;
+                    let token_type = match piece.kind {
+                        PieceKind::Normal => NORMAL,
+                        PieceKind::Byte(_) => BYTE,
+                        PieceKind::Other => continue,
+                    };
+                    vocabulary.tokens[id] = piece.text.clone().into();
+                    vocabulary.token_types[id] = token_type;
+                }
+                vocabulary.unknown = vocabulary.unknown.or(spm.unknown());
+            }
+            Model::Chars { .. } => return Err(unwritable("it is made of characters")),
+            Model::Foreign { .. } => return Err(unwritable("it is neither byte-level nor SentencePiece's BPE")),
+        }
+        for (text, id, kind) in self.added.all() {
+            let id = id as usize;
+            text.clone_into(&mut vocabulary.tokens[id]);
+            vocabulary.token_types[id] = match kind {
+                Kind::Special if vocabulary.model == "llama" && vocabulary.unknown == Some(id as u32) => UNKNOWN,
+                Kind::Special => CONTROL,
+                Kind::UserDefined => USER_DEFINED,
+                Kind::Unused => UNUSED,
+            };
+        }
+        Ok(vocabulary)
+    }
+
     /// The tokenizer of a GGUF file: byte-level BPE (`gpt2`) or SentencePiece's (`llama`), with control tokens as
     /// specials. User-defined tokens are found in any text, also by [`Tokenizer::encode_ordinary`].
     ///

@@ -76,7 +76,7 @@ fn a_text_comes_back_but_for_bytes_without_a_token_and_composed_characters() {
         for (text, ids, _) in cases {
             let lost = match vocabulary.pre.as_str() {
                 "smollm" => text.contains("gone"),
-                "qwen2" => !unicode_normalization::is_nfc(text),
+                "qwen2" => !unicode_normalization_alignments::is_nfc(text),
                 _ => vocabulary.model == "llama" && text.contains(SPACE),
             };
             assert_eq!(
@@ -105,6 +105,30 @@ fn user_defined_tokens_are_found_in_any_text_and_control_tokens_only_where_asked
         assert!(!tokenizer.encode_ordinary(&text).unwrap().contains(&eos));
         assert_eq!(tokenizer.decode(&tokenizer.encode_ordinary(&text).unwrap()), text);
         assert_eq!(vocabulary.special_tokens().eos, [eos]);
+    }
+}
+
+#[test]
+fn a_word_that_is_a_token_is_taken_whole_where_the_model_does() {
+    // No merges lead to this token, so nothing else does.
+    let tokenizer = &golden("llama-bpe").tokenizer;
+    let word = tokenizer.token_id("guillemets").unwrap();
+    assert_eq!(tokenizer.encode("guillemets").unwrap(), [word]);
+    assert!(!tokenizer.encode("(guillemets").unwrap().contains(&word));
+}
+
+#[test]
+fn the_order_of_pieces_is_that_of_scores_not_of_ids() {
+    let mut vocabulary = sentencepiece().vocabulary.clone();
+    vocabulary.tokens[260..].reverse();
+    vocabulary.scores[260..].reverse();
+    let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+    let theirs = hugging_face(&tokenizer);
+    for (text, ids, llama_cpp) in &sentencepiece().cases {
+        let expected = llama_cpp.as_ref().unwrap_or(ids);
+        let moved: Vec<u32> = expected.iter().map(|&id| if id < 260 { id } else { 879 - id }).collect();
+        assert_eq!(tokenizer.encode(text).unwrap(), moved, "{text:?}");
+        assert_eq!(theirs.encode(text.as_str(), false).unwrap().get_ids(), moved, "{text:?}");
     }
 }
 
@@ -169,6 +193,66 @@ fn what_is_wrong_with_a_vocabulary_is_named() {
     check("tokens` is \"<0xZZ>\" for the byte token 10, expected the form `<0x0A>`", |v| {
         v.tokens[10] = "<0xZZ>".to_owned();
     });
+}
+
+#[test]
+fn a_vocabulary_written_for_gguf_is_the_one_it_was_read_from() {
+    for Golden { vocabulary, tokenizer, .. } in &*GOLDEN {
+        assert_eq!(&tokenizer.to_gguf(&vocabulary.special_tokens()).unwrap(), vocabulary);
+    }
+}
+
+#[test]
+fn our_own_byte_level_tokenizers_are_written_for_gguf() {
+    for tokenizer in
+        [Tokenizer::gpt2(), Tokenizer::bytes(), Tokenizer::train_bpe(["aa bb aa bb"], 259, &["<s>"]).unwrap()]
+    {
+        let vocabulary = tokenizer.to_gguf(&SpecialTokens::default()).unwrap();
+        assert_eq!(vocabulary.pre, "gpt-2");
+        let read = Tokenizer::from_gguf(&vocabulary).unwrap();
+        let text = "Hello, aa bb <|endoftext|><s> 123  ü";
+        assert_eq!(read.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        assert_eq!(read.special_tokens(), tokenizer.special_tokens());
+    }
+}
+
+#[test]
+fn ids_without_a_token_are_unused_ones() {
+    let mut vocabulary = golden("smollm").vocabulary.clone();
+    vocabulary.pad_to(524);
+    assert_eq!(vocabulary.tokens[523], "[PAD523]");
+    let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 524);
+    assert!(!tokenizer.encode("[PAD523]").unwrap().contains(&523));
+    assert_eq!(tokenizer.decode(&[523]), "[PAD523]");
+    assert_eq!(tokenizer.to_gguf(&vocabulary.special_tokens()).unwrap(), vocabulary);
+}
+
+#[test]
+fn what_gguf_cannot_say_is_named() {
+    let message = |tokenizer: &Tokenizer| {
+        let error = tokenizer.to_gguf(&SpecialTokens::default()).unwrap_err().to_string();
+        error
+            .lines()
+            .next()
+            .unwrap()
+            .trim_start_matches("this tokenizer cannot be written into a GGUF file: ")
+            .to_owned()
+    };
+    assert_eq!(message(&Tokenizer::chars("ab")), "it is made of characters");
+    assert_eq!(message(&crate::tokenizer::foreign_bytes()), "it is neither byte-level nor SentencePiece's BPE");
+    let change = |pre: &str, change: fn(&mut Value)| {
+        let mut file: Value = serde_json::from_str(&golden(pre).tokenizer.to_json().unwrap()).unwrap();
+        change(&mut file);
+        crate::tokenizer::json::parse(file.to_string().as_bytes()).unwrap()
+    };
+    let composing = change("gpt-2", |file| file["normalizer"] = serde_json::json!({"type": "NFC"}));
+    assert_eq!(message(&composing), "it composes Unicode characters first, which GGUF has no key for");
+    let whole = change("smollm", |file| file["model"]["ignore_merges"] = true.into());
+    assert_eq!(
+        message(&whole),
+        "no pattern that llama.cpp has a name for (`tokenizer.ggml.pre`) cuts text into words as it does"
+    );
 }
 
 #[test]
