@@ -146,9 +146,10 @@ pub(crate) fn words(source: &Source, tokenizer: Option<&Path>) -> Result<Words, 
         }
         Origin::Folder(dir) => {
             let file = tokenizer.map_or_else(|| dir.join("tokenizer.json"), Path::to_path_buf);
-            let tokenizer = match file.exists() || source.config.vocab_size() != 50257 {
-                true => Tokenizer::from_file(&file)?,
-                false => Tokenizer::gpt2(),
+            let tokenizer = if !file.exists() && source.config.vocab_size() == 50257 {
+                Tokenizer::gpt2()
+            } else {
+                Tokenizer::from_file(&file)?
             };
             let json = |name: &str| -> Value {
                 let text = fs_err::read(dir.join(name)).unwrap_or_default();

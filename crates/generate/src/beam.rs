@@ -96,9 +96,8 @@ impl Finished {
         let Some(worst) = self.list.get(self.width - 1) else { return false };
         let reachable = match settings.early_stopping {
             EarlyStopping::True => return true,
-            EarlyStopping::False => self.score(best, length),
             EarlyStopping::Never if settings.length_penalty > 0.0 => self.score(best, settings.max_tokens),
-            EarlyStopping::Never => self.score(best, length),
+            EarlyStopping::False | EarlyStopping::Never => self.score(best, length),
         };
         worst.score >= reachable
     }

@@ -67,9 +67,12 @@ impl<'a> Initializer<'a> {
     pub(crate) fn weight(&mut self, rows: usize, cols: usize, std: f64) -> Param<Tensor<2>> {
         let std = if self.scheme == Scheme::Random(WeightInit::Normal) { INIT_STD } else { std };
         let uniform = self.scheme == Scheme::Random(WeightInit::Pytorch);
-        let values = self.filled(rows * cols, |key, values| match uniform {
-            true => fill_uniform(exec(), key, bound(cols), values),
-            false => fill_normal(exec(), key, std as f32, values),
+        let values = self.filled(rows * cols, |key, values| {
+            if uniform {
+                fill_uniform(exec(), key, bound(cols), values);
+            } else {
+                fill_normal(exec(), key, std as f32, values);
+            }
         });
         self.matrix(values, rows, cols)
     }

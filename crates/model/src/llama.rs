@@ -47,6 +47,7 @@ struct SelfAttention {
 }
 
 #[derive(Module, Debug)]
+#[expect(clippy::struct_field_names, reason = "Hugging Face's names")]
 struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,

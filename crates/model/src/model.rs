@@ -129,10 +129,10 @@ impl Model {
         weights: &[f32],
         recompute: bool,
     ) -> (f64, Vec<f32>, Gradients) {
-        with!(&self.0, model => match recompute {
-            true => decoder::recomputed(model, pass, targets, weights),
-            false => decoder::loss_and_gradients(model, pass, targets, weights),
-        })
+        if recompute {
+            return with!(&self.0, model => decoder::recomputed(model, pass, targets, weights));
+        }
+        with!(&self.0, model => decoder::loss_and_gradients(model, pass, targets, weights))
     }
 
     /// Every parameter in the order of its fields.

@@ -125,7 +125,7 @@ fn book_fields(path: &Path, tensors: &Tensors, heads: Option<u64>) -> Result<Val
         })
     };
     let ([vocab_size, width], [context, _]) = (shape("transformer.wte.weight")?, shape("transformer.wpe.weight")?);
-    let layers = (0..).take_while(|i| tensors.contains(&format!("transformer.h.{i}.ln_1.weight"))).count();
+    let layers = (0..tensors.len()).take_while(|i| tensors.contains(&format!("transformer.h.{i}.ln_1.weight"))).count();
     let heads = match heads {
         Some(heads) => heads as usize,
         None if width % 64 == 0 => width / 64,
