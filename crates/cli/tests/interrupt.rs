@@ -29,7 +29,7 @@ fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
 
 fn steps_logged(run: &Path) -> usize {
     let metrics = fs_err::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    metrics.lines().filter(|line| line.contains(r#""kind":"step""#)).count()
+    metrics.lines().filter(|line| line.contains(r#""kind":"train""#)).count()
 }
 
 /// The lines of `metrics.jsonl` without what depends on the clock.

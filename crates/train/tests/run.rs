@@ -135,7 +135,7 @@ fn a_run_leaves_everything_it_promises_and_its_model_has_learned() {
     assert_eq!(PretrainSettings::from_table(toml).unwrap(), settings);
     let model = cavy_model::Model::load(&run_dir.join("model"), &burn::tensor::Device::flex()).unwrap();
     let characters: std::collections::BTreeSet<char> = text(120).chars().collect();
-    assert_eq!(model.config().vocab_size, characters.len());
+    assert_eq!(model.config().vocab_size(), characters.len());
     assert!(cavy_text::Tokenizer::from_file(run_dir.join("model/tokenizer.json")).is_ok());
 }
 
