@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::exec::Isa;
     use crate::packed::reference;
-    use crate::packed::testing::random_bytes;
+    use crate::packed::testing::{random_bytes, random_matrix};
 
     #[test]
     fn every_path_has_the_bits_of_the_reference() {
@@ -127,13 +127,15 @@ mod tests {
     #[test]
     fn rows_are_those_named() {
         for format in Format::ALL {
-            let bytes = random_bytes(format, 5, 1);
-            let cols = format.block_len();
-            let all = reference::dequantize(format, &bytes);
-            let weight = PackedMatrix::from_bytes(format, 5, cols, bytes).unwrap();
-            let mut out = vec![f32::NAN; 3 * cols];
-            rows(Exec::new(2), &weight, &[4, 0, 4], &mut out);
-            assert_eq!(out, [&all[4 * cols..], &all[..cols], &all[4 * cols..]].concat(), "{format}");
+            // More rows than a task copies.
+            let (cols, ids) = (512, (0..100).map(|i| i * 7 % 5).collect::<Vec<u32>>());
+            let weight = random_matrix(format, 5, cols, 1);
+            let all = reference::dequantize(format, weight.bytes());
+            let mut out = vec![f32::NAN; ids.len() * cols];
+            rows(Exec::new(2), &weight, &ids, &mut out);
+            for (&id, row) in ids.iter().zip(out.chunks(cols)) {
+                assert!(row == &all[id as usize * cols..][..cols], "{format}, row {id}");
+            }
         }
     }
 

@@ -171,7 +171,7 @@ mod tests {
     use crate::linear::reference;
     use crate::packed::reference::dequantize as plain;
     use crate::packed::rounded_activations;
-    use crate::packed::testing::random_matrix;
+    use crate::packed::testing::{random_matrix, scale_places};
     use crate::testing::{check_fast, test_input, wide};
 
     /// `x W^T + b` in f64, from the activations that the format sees.
@@ -292,6 +292,30 @@ mod tests {
                 // No |x| is above 0.5.
                 let bound: f64 = w.iter().map(|w| f64::from(w.abs()) * 0.5 / 127.0 / 2.0).sum();
                 assert!((f64::from(*y) - exact).abs() <= bound * 1.001, "{format}: {y}, exact {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_integers_do_not_overflow() {
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            for fill in [0x00, 0x80, 0xFF] {
+                let (rows, cols) = (16, 2 * format.block_len());
+                let mut bytes = vec![fill; rows * 2 * format.block_bytes()];
+                for block in bytes.chunks_mut(format.block_bytes()) {
+                    scale_places(format).iter().for_each(|&at| block[at..at + 2].copy_from_slice(&[0x00, 0x3C]));
+                }
+                let weight = PackedMatrix::from_bytes(format, rows, cols, bytes).unwrap();
+                for x in [vec![1.0; 5 * cols], vec![-1.0; 5 * cols]] {
+                    let want = expected(&x, &weight, &[0.0; 16]);
+                    let size = want.iter().fold(1.0_f64, |size, want| size.max(want.abs()));
+                    for isa in Isa::available() {
+                        let near =
+                            |got: &[f32]| got.iter().zip(&want).all(|(a, b)| (f64::from(*a) - b).abs() <= 1e-5 * size);
+                        assert!(near(&product(isa, 1, &x, &weight)), "{format} of {fill:#x}, {}", isa.name());
+                        assert!(near(&product(isa, 1, &x[..cols], &weight)), "{format} of {fill:#x}, one row");
+                    }
+                }
             }
         }
     }
