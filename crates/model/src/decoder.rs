@@ -10,7 +10,7 @@ use cavy_ops::kernels::kv_cache::KvCache;
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{
     AttentionSpec, CrossEntropy, Heads, NewTokens, TiedGradient, attention, attention_cached, dropout, embedding,
-    linear_cross_entropy,
+    linear, linear_cross_entropy, packed_head,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -54,11 +54,11 @@ impl Head<'_> {
 
     /// Logits of every row, `(N, V)`.
     fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Own(linear) => linear.forward(hidden),
-            Self::Tied(table) => {
-                Linear { weight: table.weight.clone(), bias: None, packed: table.packed.clone() }.forward(hidden)
-            }
+        let (Self::Own(Linear { weight, packed, .. }) | Self::Tied(Embedding { weight, packed })) = self;
+        match (weight, packed) {
+            (Some(weight), _) => linear(hidden, weight.val(), None),
+            (None, Some(packed)) => packed_head(hidden, packed),
+            (None, None) => unreachable!("an output head has a weight"),
         }
     }
 }

@@ -35,6 +35,6 @@ pub use head::{CrossEntropy, linear_cross_entropy, token_logprobs};
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{adamw_step, gradient_stats};
-pub use packed::{packed_embedding, packed_linear};
+pub use packed::{packed_embedding, packed_head, packed_linear};
 pub use pointwise::{add, dropout, gelu, swiglu};
 pub use rope::rope;

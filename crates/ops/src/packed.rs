@@ -51,6 +51,24 @@ pub fn packed_linear<const K: usize>(x: Tensor<2>, layers: [(&PackedMatrix, Opti
     })
 }
 
+/// Logits by a packed output head, `x W^T`, without the rounding of activations that [`packed_linear`] may do.
+///
+/// Shapes: `x` is `(N, D)`, the weight `(V, D)`, the result `(N, V)`.
+///
+/// Panics: as [`packed_linear`].
+pub fn packed_head(x: Tensor<2>, weight: &PackedMatrix) -> Tensor<2> {
+    assert!(!x.is_autodiff(), "a packed weight has no backward pass; use the model's valid form");
+    let (shape, device) = ([x.dims()[0], weight.rows()], x.device());
+    let run = |x: &[f32]| filled(shape, |y| packed::linear_exact(exec(), x, weight, None, y));
+    if is_fused(&x) {
+        let x = x.try_into_primitive::<Flex>().expect("a tensor on the CPU");
+        let x = if x.is_contiguous() { x } else { x.to_contiguous() };
+        return Tensor::from_primitive::<Flex>(run(slice(&x)));
+    }
+    let y = run(&x.into_data().try_to_vec::<f32>().unwrap_or_default());
+    Tensor::from_data(TensorData::new(slice(&y).to_vec(), shape), &device)
+}
+
 /// Rows `ids` of a packed table, on the CPU.
 ///
 /// Shapes: `ids` is `(N)`, the result `(N, D)`.

@@ -26,7 +26,7 @@ mod testing;
 pub use activations::reference::rounded as rounded_activations;
 pub use dequantize::{dequantize, rows};
 pub use format::Format;
-pub use linear::{Product, linear, linear_many};
+pub use linear::{Product, linear, linear_exact, linear_many};
 pub use matrix::{PackedError, PackedMatrix, Storage};
 pub use quantize::quantize;
 
