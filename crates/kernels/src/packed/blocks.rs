@@ -165,7 +165,7 @@ fn large_scales(head: &[u8], scales: &mut [f32], offsets: &mut [f32]) {
 
 /// The 6-bit scales and minima of eight runs, taken apart four bytes at a time.
 #[inline(always)]
-pub(super) fn six_bit_scales(packed: &[u8]) -> ([u8; 8], [u8; 8]) {
+fn six_bit_scales(packed: &[u8]) -> ([u8; 8], [u8; 8]) {
     let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);
     let (s, m, rest) = (word(0), word(4), word(8));
     let join = |low: u32, high: u32| (u64::from(high) << 32 | u64::from(low)).to_le_bytes();

@@ -21,8 +21,8 @@ impl Kernel for FloatRows<'_> {
         for row in self.rows.range.clone() {
             let bytes = &self.rows.weight.bytes[row * row_bytes..][..row_bytes];
             Dequantize { format: self.rows.weight.format, bytes, out: &mut w }.run(simd);
-            for (i, x) in self.x.chunks_exact(cols).enumerate() {
-                self.rows.write(i, row, &[dot(simd, x, &w)]);
+            for i in self.rows.x_range.clone() {
+                self.rows.write(i, row, &[dot(simd, &self.x[i * cols..][..cols], &w)]);
             }
         }
     }

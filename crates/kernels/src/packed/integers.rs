@@ -26,7 +26,7 @@ impl Kernel for IntegerRows<'_> {
         for row in self.rows.range.clone() {
             let bytes = &self.rows.weight.bytes[row * row_bytes..][..row_bytes];
             unpack(format, bytes, Unpacked { quants: &mut quants, scales: &mut scales, offsets: &mut offsets });
-            for i in 0..self.rows.n {
+            for i in self.rows.x_range.clone() {
                 let x = Row {
                     quants: &self.activations.quants[i * cols..][..cols],
                     scales: &self.activations.scales[i * cols / RUN..][..cols / RUN],

@@ -11,6 +11,9 @@ const TASK_BYTES: usize = 32 << 10;
 /// Rows of a task are a multiple of this: what the widest path takes at a time.
 pub(super) const ROW_GROUP: usize = 16;
 
+/// Most rows of activations of one task: as integers they stay in the second-level cache while tasks go over the weight.
+const X_BLOCK: usize = 96;
+
 /// A weight as tasks see it.
 ///
 /// Invariant: `bytes` are those of a `rows x cols` matrix, and there is a column.
@@ -42,12 +45,14 @@ impl<'a> Weight<'a> {
     }
 }
 
-/// A product that is split into tasks by rows of the weight.
+/// A product that is split into tasks: by rows of activations where there are many, and by rows of the weight.
 pub(super) struct Tasks<'a> {
     weight: Weight<'a>,
     bias: Option<&'a [f32]>,
     n: usize,
     y: SharedMut<'a, f32>,
+    /// Rows of activations and of the weight in a task.
+    task_x_rows: usize,
     task_rows: usize,
 }
 
@@ -55,34 +60,40 @@ impl<'a> Tasks<'a> {
     /// Panics: if `y` is not `n` rows of results.
     pub(super) fn new(weight: Weight<'a>, bias: Option<&'a [f32]>, n: usize, y: &'a mut [f32]) -> Self {
         assert_eq!(y.len(), n * weight.rows, "{n} rows of {} results", weight.rows);
-        // Fewer rows where each is used more often.
-        let task_rows = (TASK_BYTES / weight.row_bytes() / n.max(1)).next_multiple_of(ROW_GROUP);
-        Self { weight, bias, n, y: SharedMut::new(y), task_rows: task_rows.max(ROW_GROUP) }
+        let x_blocks = n.div_ceil(X_BLOCK).max(1);
+        let task_x_rows = n.div_ceil(x_blocks).max(1);
+        // Fewer rows of the weight where each is used more often.
+        let task_rows = (TASK_BYTES / weight.row_bytes() / task_x_rows).next_multiple_of(ROW_GROUP).max(ROW_GROUP);
+        Self { weight, bias, n, y: SharedMut::new(y), task_x_rows, task_rows }
     }
 
     /// How many tasks there are.
     pub(super) fn count(&self) -> usize {
-        if self.n == 0 { 0 } else { self.weight.rows.div_ceil(self.task_rows) }
+        self.n.div_ceil(self.task_x_rows) * self.weight.rows.div_ceil(self.task_rows)
     }
 
-    /// What task `index` computes.
+    /// What task `index` computes. Neighbours share rows of activations.
     ///
     /// # Safety
     /// No two live values of one index.
     pub(super) unsafe fn rows(&self, index: usize) -> Rows<'_> {
-        let start = index * self.task_rows;
+        let row_tasks = self.weight.rows.div_ceil(self.task_rows);
+        let (x_start, start) = (index / row_tasks * self.task_x_rows, index % row_tasks * self.task_rows);
+        let x_range = x_start..self.n.min(x_start + self.task_x_rows);
         let range = start..self.weight.rows.min(start + self.task_rows);
-        Rows { weight: self.weight, bias: self.bias, n: self.n, range, y: &self.y }
+        Rows { weight: self.weight, bias: self.bias, n: self.n, x_range, range, y: &self.y }
     }
 }
 
-/// The part of a product that one task computes: rows `range` of the weight for all `n` rows of activations.
+/// The part of a product that one task computes: rows `range` of the weight for rows `x_range` of the activations.
 ///
-/// Invariant: no other live value has some of these rows of the same product.
+/// Invariant: both ranges are in bounds, and no other live value has some of these rows of the same product.
 pub(super) struct Rows<'a> {
     pub(super) weight: Weight<'a>,
     pub(super) bias: Option<&'a [f32]>,
+    /// Rows of activations in all.
     pub(super) n: usize,
+    pub(super) x_range: Range<usize>,
     pub(super) range: Range<usize>,
     y: &'a SharedMut<'a, f32>,
 }
@@ -113,7 +124,7 @@ impl Rows<'_> {
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "each call ends before the next of the same task begins")]
     fn results(&self, i: usize, row: usize, len: usize) -> &mut [f32] {
-        assert!(row >= self.range.start && row + len <= self.range.end);
+        assert!(self.x_range.contains(&i) && row >= self.range.start && row + len <= self.range.end);
         // SAFETY: by the invariant, only this task has the rows, and no caller above keeps the slice.
         unsafe { self.y.slice(i * self.weight.rows + row, len) }
     }

@@ -238,9 +238,9 @@ pub(super) unsafe fn few_rows<W: Float>(rows: &Rows<'_>, x: &[f32]) {
                     2 => multiply_at_once::<W, 2>(rows, sixteen, x, pass),
                     _ => {
                         strip.read::<W>(sixteen, start, pass.count);
-                        let mut i = 0;
-                        while i < rows.n {
-                            i += match rows.n - i {
+                        let mut i = rows.x_range.start;
+                        while i < rows.x_range.end {
+                            i += match rows.x_range.end - i {
                                 1 => multiply::<1>(rows, &strip, x, i, pass),
                                 2 | 3 => multiply::<2>(rows, &strip, x, i, pass),
                                 4 | 5 => multiply::<4>(rows, &strip, x, i, pass),

@@ -1,16 +1,15 @@
 //! Where each format keeps its bits, for vectors: 32 integers at a time, and the scales of eight rows side by side.
 
 use crate::matmul::avx2::transpose;
-use crate::packed::blocks::six_bit_scales;
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadl_epi64, _mm_loadu_si128,
-    _mm_movehdup_ps, _mm_setr_epi8, _mm_setr_epi16, _mm_setr_epi32, _mm_shuffle_epi8, _mm_srli_epi16,
-    _mm_unpackhi_epi64, _mm_unpacklo_epi64, _mm256_and_si256, _mm256_andnot_si256, _mm256_broadcastss_ps,
-    _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps,
-    _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi32,
-    _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi64x, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi8,
-    _mm256_sub_ps,
+    __m128i, __m256, __m256i, _mm_and_si128, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_loadl_epi64, _mm_loadu_si128,
+    _mm_movehdup_ps, _mm_or_si128, _mm_set1_epi8, _mm_setr_epi8, _mm_setr_epi16, _mm_setr_epi32, _mm_shuffle_epi8,
+    _mm_srli_epi16, _mm_srlv_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi64, _mm256_and_si256, _mm256_andnot_si256,
+    _mm256_broadcastsi128_si256, _mm256_broadcastss_ps, _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i,
+    _mm256_set1_epi8, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi64x, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_srli_epi16,
+    _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_epi8, _mm256_sub_ps,
 };
 
 /// Rows whose scales stand side by side.
@@ -38,11 +37,12 @@ pub(super) trait Layout {
     /// Whether [`Layout::pair`] may be called, which is faster than two runs.
     const PAIRS: bool = false;
 
-    /// The integers of two neighbouring blocks of one run each: the first 16 of both, and the last 16 of both.
+    /// The integers of two neighbouring runs, the first of which is the even run `run` of a block or a block of its own: the
+    /// first 16 of both, and the last 16 of both.
     ///
     /// # Safety
-    /// `block` is readable for twice [`Layout::BYTES`], and the machine has AVX2.
-    unsafe fn pair(_block: *const u8) -> [__m256i; 2] {
+    /// The blocks are readable, and the machine has AVX2.
+    unsafe fn pair(_block: *const u8, _run: usize) -> [__m256i; 2] {
         unreachable!("this layout has no pairs")
     }
 
@@ -146,18 +146,18 @@ unsafe fn scales_and_offsets(blocks: [*const u8; SIDE], scales: *mut f32, offset
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn six_bit_scales_and_offsets(blocks: [*const u8; SIDE], scales: *mut f32, offsets: *mut f32) {
-    let mut by_row = [[_mm256_setzero_ps(); SIDE]; 2];
-    for (row, block) in blocks.into_iter().enumerate() {
+    let (mut by_row, mut offsets_by_row) = ([_mm256_setzero_ps(); SIDE], [_mm256_setzero_ps(); SIDE]);
+    for row in 0..SIDE {
         // SAFETY: the caller's promise: a block begins with two halves and twelve bytes.
-        let (head, packed) = unsafe { (_mm_loadl_epi64(block.cast()), std::slice::from_raw_parts(block.add(4), 12)) };
+        let head = unsafe { _mm_loadu_si128(blocks[row].cast()) };
         let halves = _mm_cvtph_ps(head);
-        let (s, m) = six_bit_scales(packed);
-        let d = _mm256_broadcastss_ps(halves);
-        let e = _mm256_broadcastss_ps(_mm_movehdup_ps(halves));
-        by_row[0][row] = _mm256_mul_ps(d, bytes_as_floats(s));
-        by_row[1][row] = _mm256_sub_ps(_mm256_setzero_ps(), _mm256_mul_ps(e, bytes_as_floats(m)));
+        let six_bits = six_bit_integers(head);
+        let (d, e) = (_mm256_broadcastss_ps(halves), _mm256_broadcastss_ps(_mm_movehdup_ps(halves)));
+        let minima = _mm256_mul_ps(e, bytes_as_floats(_mm_unpackhi_epi64(six_bits, six_bits)));
+        by_row[row] = _mm256_mul_ps(d, bytes_as_floats(six_bits));
+        offsets_by_row[row] = _mm256_sub_ps(_mm256_setzero_ps(), minima);
     }
-    for (by_row, out) in by_row.into_iter().zip([scales, offsets]) {
+    for (by_row, out) in [(by_row, scales), (offsets_by_row, offsets)] {
         for (run, by_run) in transpose(by_row).into_iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { _mm256_storeu_ps(out.add(run * SIDE), by_run) };
@@ -165,11 +165,25 @@ unsafe fn six_bit_scales_and_offsets(blocks: [*const u8; SIDE], scales: *mut f32
     }
 }
 
+/// Eight scales, then eight minima, from the twelve bytes behind the first four. [`crate::packed::blocks`] does the same in
+/// plain Rust.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn bytes_as_floats(bytes: [u8; 8]) -> __m256 {
-    let bytes = u64::from_le_bytes(bytes) as i64;
-    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)))
+fn six_bit_integers(head: __m128i) -> __m128i {
+    // Runs 0 to 3 are whole in one byte; of runs 4 to 7 four bits are in the last four bytes, the minima's above.
+    let low = _mm_shuffle_epi8(head, _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+    let low = _mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 0, 4));
+    let low = _mm_and_si128(low, _mm_setr_epi32(0x3F3F_3F3F, 0x0F0F_0F0F, 0x3F3F_3F3F, 0x0F0F_0F0F));
+    // And two are above the six bits of runs 0 to 3.
+    let high = _mm_shuffle_epi8(head, _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11));
+    _mm_or_si128(low, _mm_and_si128(_mm_srli_epi16::<2>(high), _mm_set1_epi8(0x30)))
+}
+
+/// The first eight bytes.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn bytes_as_floats(bytes: __m128i) -> __m256 {
+    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
 }
 
 /// [`crate::packed::Format::Q4_0`].
@@ -189,7 +203,7 @@ impl Layout for Q4_0 {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn pair(block: *const u8) -> [__m256i; 2] {
+    unsafe fn pair(block: *const u8, _: usize) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
         unsafe { nibble_pair(block.add(2), block.add(Self::BYTES + 2)) }
     }
@@ -219,7 +233,7 @@ impl Layout for Q4_1 {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    unsafe fn pair(block: *const u8) -> [__m256i; 2] {
+    unsafe fn pair(block: *const u8, _: usize) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
         unsafe { nibble_pair(block.add(4), block.add(Self::BYTES + 4)) }
     }
@@ -304,6 +318,7 @@ pub(super) struct Q4K;
 impl Layout for Q4K {
     const BYTES: usize = 144;
     const RUNS: usize = 8;
+    const PAIRS: bool = true;
     const LARGEST: usize = 15;
 
     #[target_feature(enable = "avx2")]
@@ -311,6 +326,20 @@ impl Layout for Q4K {
     unsafe fn integers(block: *const u8, run: usize) -> __m256i {
         // SAFETY: the caller's promise.
         unsafe { bits(block.add(16 + run / 2 * 32), run % 2 * 4, 15) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn pair(block: *const u8, run: usize) -> [__m256i; 2] {
+        // The lower half takes the lower nibbles, the upper half the upper ones.
+        let shifts = _mm256_setr_epi64x(0, 0, 0x0004_0000_0004, 0x0004_0000_0004);
+        let part = |at: usize| {
+            // SAFETY: the caller's promise.
+            let bytes = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(block.add(at).cast())) };
+            _mm256_and_si256(_mm256_srlv_epi32(bytes, shifts), _mm256_set1_epi8(15))
+        };
+        let first = 16 + run / 2 * 32;
+        [part(first), part(first + 16)]
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

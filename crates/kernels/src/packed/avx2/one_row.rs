@@ -106,7 +106,8 @@ unsafe fn two_runs<L: Layout>(
     x: &Activations,
     totals: __m256,
 ) -> __m256 {
-    prefetch(eight.starts[0], eight.next, run * L::BYTES, 2 * L::BYTES);
+    let block = run / L::RUNS * L::BYTES;
+    prefetch(eight.starts[0], eight.next, run * L::BYTES / L::RUNS, 2 * L::BYTES / L::RUNS);
     // SAFETY: the caller's promise.
     let (first, second) = unsafe {
         let x = x.quants.as_ptr().add(run * RUN).cast();
@@ -117,7 +118,7 @@ unsafe fn two_runs<L: Layout>(
     let mut sums = [_mm256_setzero_si256(); SIDE];
     for r in 0..SIDE {
         // SAFETY: the caller's promise.
-        let [low, high] = unsafe { L::pair(eight.starts[r].add(run * L::BYTES)) };
+        let [low, high] = unsafe { L::pair(eight.starts[r].add(block), run % L::RUNS) };
         let products = _mm256_add_epi16(_mm256_maddubs_epi16(low, x_low), _mm256_maddubs_epi16(high, x_high));
         sums[r] = add_neighbours(products);
     }

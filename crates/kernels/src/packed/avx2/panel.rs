@@ -110,13 +110,14 @@ pub(super) unsafe fn many_rows<L: Layout>(rows: &Rows<'_>, x: &Activations) {
             // SAFETY: the starts are those of rows with `n_runs` runs; each row of activations has as many.
             unsafe {
                 panel.read::<L>(starts, PANEL_ROWS * rows.weight.row_bytes(), start, pass.count);
-                let whole = rows.n / X_ROWS * X_ROWS;
-                for i in (0..whole).step_by(X_ROWS) {
+                let mut i = rows.x_range.start;
+                while i + X_ROWS <= rows.x_range.end {
                     multiply::<L, X_ROWS>(rows, &panel, x, i, pass);
+                    i += X_ROWS;
                 }
-                match rows.n - whole {
-                    1 => multiply::<L, 1>(rows, &panel, x, whole, pass),
-                    2 => multiply::<L, 2>(rows, &panel, x, whole, pass),
+                match rows.x_range.end - i {
+                    1 => multiply::<L, 1>(rows, &panel, x, i, pass),
+                    2 => multiply::<L, 2>(rows, &panel, x, i, pass),
                     _ => (),
                 }
             }
