@@ -56,9 +56,12 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<Ending, CliError> {
     let model_context = opened.model.config().context_length();
     let context = if args.context == 0 { model_context.min(2048) } else { args.context };
     let stride = if args.stride == 0 { context.div_ceil(2) } else { args.stride };
-    if context < 2 || context > model_context || stride > context {
+    if context < 2 || context > model_context || stride >= context {
         let message = format!("windows of {context} tokens, {stride} apart, for a model of context {model_context}");
-        return Err(CliError::usage(message, "choose `--context` within the model's, and `--stride` within that"));
+        return Err(CliError::usage(
+            message,
+            "choose `--context` within the model's, and `--stride` below that: every token needs one before it",
+        ));
     }
     if ids.len() < 2 {
         return Err(CliError::failed("the text has fewer than two tokens", "give more text"));

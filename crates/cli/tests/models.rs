@@ -63,6 +63,8 @@ fn a_model_of_ours_is_continued_measured_and_converted_without_a_change() {
         json["perplexity"].as_f64().unwrap()
     };
     assert!((perplexity("run") - perplexity("model.gguf")).abs() < 1e-3);
+    let apart = cavy(folder, "eval perplexity --model run --data text.txt --context 16 --stride 16");
+    assert_eq!(apart.status.code(), Some(2), "{}", String::from_utf8_lossy(&apart.stderr));
     let inspected: Value = serde_json::from_str(&said(folder, "inspect model.gguf --json")).unwrap();
     assert_eq!(inspected["format"], "Gguf");
     assert!(inspected["parameters"].as_u64().unwrap() > 10_000);
