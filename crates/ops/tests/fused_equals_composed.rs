@@ -5,9 +5,11 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::{
-    AttentionSpec, Gelu, Heads, Segments, TiedGradient, add, attention, composed_everywhere, dropout, embedding,
-    embedding_tied, gelu, layer_norm, linear, linear_cross_entropy, rms_norm, rope, swiglu, token_logprobs,
+    AttentionSpec, Exec, Gelu, Heads, Segments, TiedGradient, add, attention, composed_everywhere, dropout, embedding,
+    embedding_tied, gelu, layer_norm, linear, linear_cross_entropy, packed_head, packed_linear, rms_norm, rope, swiglu,
+    token_logprobs,
 };
+use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use std::sync::Arc;
 
 fn input<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
@@ -67,6 +69,41 @@ fn a_frozen_weight_gets_no_gradient_and_its_input_still_does() {
     let mut gradients = linear(x.clone(), weight.clone(), None).sum().backward();
     assert!(x.grad_remove(&mut gradients).is_some());
     assert!(weight.grad_remove(&mut gradients).is_none());
+}
+
+/// `(rows, cols)` weights in a storage form.
+fn packed(format: Format, rows: usize, cols: usize, salt: usize) -> PackedMatrix {
+    PackedMatrix::quantize(Exec::new(1), format, rows, cols, &values(input([rows, cols], salt))).unwrap().unwrap()
+}
+
+#[test]
+fn frozen_layers_in_storage_forms() {
+    for format in [Format::F16, Format::Bf16, Format::Q8_0, Format::Q4_1] {
+        let (first, second) = (packed(format, 9, 64, 2), packed(format, 5, 64, 3));
+        // More rows than are rounded outside an autodiff graph.
+        let inputs = [input([17, 64], 1), input([1, 9], 4)];
+        for k in 0..2 {
+            check(&inputs, |x| {
+                packed_linear(x[0].clone(), [(&first, Some(row(&x[1]))), (&second, None)])[k].clone()
+                    + row(&x[1]).sum().unsqueeze()
+            });
+        }
+        check(&inputs[..1], |x| packed_head(x[0].clone(), &first));
+    }
+}
+
+#[test]
+fn a_frozen_layer_in_a_graph_does_not_round_its_input() {
+    let weight = packed(Format::Q8_0, 9, 64, 2);
+    let x = input([3, 64], 1);
+    let of = |x: Tensor<2>| {
+        let [y] = packed_linear(x, [(&weight, None)]);
+        y
+    };
+    let inside = run(std::slice::from_ref(&x), &|x: &[Tensor<2>]| of(x[0].clone()));
+    let composed = composed_everywhere(|| run(std::slice::from_ref(&x), &|x: &[Tensor<2>]| of(x[0].clone())));
+    let gap = |y: &[f32]| y.iter().zip(&composed[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(gap(&inside[0]) < 1e-6 && gap(&values(of(x))) > 1e-4);
 }
 
 #[test]

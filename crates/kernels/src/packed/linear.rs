@@ -2,15 +2,12 @@
 #![expect(unsafe_code, reason = "each task has rows of its own, and calls paths of its instruction set")]
 
 use super::activations::Activations;
-use super::dequantize::dequantize;
 use super::floats::FloatRows;
-use super::format::Format;
 use super::integers::IntegerRows;
 use super::matrix::PackedMatrix;
-use super::rows::{ROW_GROUP, Rows, Tasks, Weight};
+use super::panels;
+use super::rows::{Rows, Tasks, Weight};
 use crate::exec::{Exec, Isa};
-use crate::linear::begin_with_bias;
-use crate::matmul::{View, ViewMut, matmul};
 use crate::parallel::for_each;
 use crate::simd::dispatch;
 use std::cell::RefCell;
@@ -22,13 +19,10 @@ const FEW_ROWS: usize = 16;
 const FEW_QUANTIZED_ROWS: usize = 16;
 /// [`FEW_ROWS`] on AVX2, where few rows are multiplied as the packed product does it: it breaks even at 64 to 96.
 const FEW_ROWS_AVX2: usize = 64;
-/// Floats of the panels that weights are turned into for many rows of activations.
-const PANEL_FLOATS: usize = 1 << 20;
 
 thread_local! {
     /// Kept, so that decoding allocates nothing at a token.
     static ACTIVATIONS: RefCell<Activations> = RefCell::default();
-    static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One of several products with the same activations.
@@ -124,7 +118,7 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
             if quantized(product) || in_rows(product) {
                 in_place.push(Tasks::new(Weight::of(product.weight), product.bias, n, product.y));
             } else {
-                through_panels(exec, x, product);
+                panels::forward(exec, x, product);
             }
         }
         run_all(exec, &in_place, x, activations);
@@ -170,46 +164,11 @@ fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
     }
 }
 
-/// A product with many rows: panels of the weight become f32 for the packed product.
-fn through_panels(exec: Exec, x: &[f32], product: &mut Product<'_>) {
-    let weight = Weight::of(product.weight);
-    let (rows, cols, row_bytes) = (weight.rows, weight.cols, weight.row_bytes());
-    let n = x.len() / cols;
-    if rows == 0 {
-        return;
-    }
-    let onto = begin_with_bias(exec, product.bias, rows, product.y);
-    if let Some(floats) = plain_floats(weight) {
-        let out = ViewMut::new(product.y, n, rows);
-        return matmul(exec, onto, 1.0, View::new(x, n, cols), View::new(floats, rows, cols).t(), out);
-    }
-    let per_panel = (PANEL_FLOATS / cols).next_multiple_of(ROW_GROUP).clamp(1, rows);
-    PANEL.with_borrow_mut(|panel| {
-        panel.resize(panel.len().max(per_panel * cols), 0.0);
-        for start in (0..rows).step_by(per_panel) {
-            let count = per_panel.min(rows - start);
-            let panel = &mut panel[..count * cols];
-            dequantize(exec, weight.format, &weight.bytes[start * row_bytes..][..count * row_bytes], panel);
-            let out = ViewMut::strided(&mut product.y[start..], n, count, rows);
-            matmul(exec, onto, 1.0, View::new(x, n, cols), View::new(panel, count, cols).t(), out);
-        }
-    });
-}
-
-/// The weights where they are, if they are f32 of this machine's byte order and aligned.
-fn plain_floats(weight: Weight<'_>) -> Option<&[f32]> {
-    if weight.format != Format::F32 || cfg!(target_endian = "big") {
-        return None;
-    }
-    // SAFETY: any four bytes are a float.
-    let (before, floats, after) = unsafe { weight.bytes.align_to::<f32>() };
-    (before.is_empty() && after.is_empty()).then_some(floats)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::linear::reference;
+    use crate::packed::Format;
     use crate::packed::reference::dequantize as plain;
     use crate::packed::rounded_activations;
     use crate::packed::testing::{random_matrix, scale_places};

@@ -17,6 +17,7 @@ pub mod half;
 mod integers;
 pub(crate) mod linear;
 mod matrix;
+mod panels;
 mod quantize;
 pub mod reference;
 mod rows;
@@ -28,6 +29,7 @@ pub use dequantize::{dequantize, rows};
 pub use format::Format;
 pub use linear::{Product, linear, linear_exact, linear_many};
 pub use matrix::{PackedError, PackedMatrix, Storage};
+pub use panels::{backward_input, linear_unrounded};
 pub use quantize::quantize;
 
 #[cfg(test)]
