@@ -13,6 +13,7 @@ use crate::exec::Exec;
 use crate::lanes::sum_of;
 use crate::math::exp;
 use crate::matmul::{Onto, View, ViewMut, matmul};
+use crate::packed::{PackedMatrix, backward_input, linear_unrounded};
 use crate::parallel::for_each_chunk;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use std::cell::RefCell;
@@ -24,13 +25,22 @@ thread_local! {
     static LOGITS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The head's weight, `(V, D)`.
+#[derive(Clone, Copy, Debug)]
+pub enum HeadWeight<'a> {
+    /// Row-major f32.
+    Floats(&'a [f32]),
+    /// In a storage form: frozen, without a gradient.
+    Packed(&'a PackedMatrix),
+}
+
 /// What the head needs of the tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadInput<'a> {
     /// Final hidden states, `(N, D)`.
     pub hidden: &'a [f32],
     /// The head's weight, `(V, D)`.
-    pub weight: &'a [f32],
+    pub weight: HeadWeight<'a>,
     /// The token to predict at each place. Below `V`.
     pub targets: &'a [u32],
 }
@@ -43,8 +53,16 @@ impl HeadInput<'_> {
         let n = self.targets.len();
         let dim = self.hidden.len().checked_div(n).unwrap_or(1);
         assert!(dim > 0 && self.hidden.len() == n * dim, "{} hidden values of {n} tokens", self.hidden.len());
-        assert!(self.weight.len().is_multiple_of(dim), "{} weights of width {dim}", self.weight.len());
-        let vocab = self.weight.len() / dim;
+        let vocab = match self.weight {
+            HeadWeight::Floats(weight) => {
+                assert!(weight.len().is_multiple_of(dim), "{} weights of width {dim}", weight.len());
+                weight.len() / dim
+            }
+            HeadWeight::Packed(weight) => {
+                assert!(n == 0 || weight.cols() == dim, "{weight:?} of width {dim}");
+                weight.rows()
+            }
+        };
         assert!(self.targets.iter().all(|&t| (t as usize) < vocab), "a target outside the vocabulary of {vocab}");
         (n, dim, vocab)
     }
@@ -62,9 +80,14 @@ fn for_each_logits(exec: Exec, input: &HeadInput<'_>, mut visit: impl FnMut(usiz
         for first in (0..n).step_by(chunk) {
             let tokens = chunk.min(n - first);
             let logits = &mut logits[..tokens * vocab];
-            let hidden = View::new(&input.hidden[first * dim..][..tokens * dim], tokens, dim);
-            let weight = View::new(input.weight, vocab, dim).t();
-            matmul(exec, Onto::Overwrite, 1.0, hidden, weight, ViewMut::new(logits, tokens, vocab));
+            let hidden = &input.hidden[first * dim..][..tokens * dim];
+            match input.weight {
+                HeadWeight::Floats(weight) => {
+                    let (hidden, weight) = (View::new(hidden, tokens, dim), View::new(weight, vocab, dim).t());
+                    matmul(exec, Onto::Overwrite, 1.0, hidden, weight, ViewMut::new(logits, tokens, vocab));
+                }
+                HeadWeight::Packed(weight) => linear_unrounded(exec, hidden, weight, None, logits),
+            }
             visit(first, tokens, logits);
         }
     });
@@ -80,13 +103,20 @@ fn backward_chunk(
     d_weight: Option<&mut [f32]>,
 ) {
     let (_, dim, vocab) = input.sizes();
-    let d_logits = View::new(d_logits, tokens, vocab);
     let rows = first * dim..(first + tokens) * dim;
     if let Some(d_hidden) = d_hidden {
-        let d_hidden = ViewMut::new(&mut d_hidden[rows.clone()], tokens, dim);
-        matmul(exec, Onto::Overwrite, 1.0, d_logits, View::new(input.weight, vocab, dim), d_hidden);
+        let d_hidden = &mut d_hidden[rows.clone()];
+        match input.weight {
+            HeadWeight::Floats(weight) => {
+                let (d_logits, weight) = (View::new(d_logits, tokens, vocab), View::new(weight, vocab, dim));
+                matmul(exec, Onto::Overwrite, 1.0, d_logits, weight, ViewMut::new(d_hidden, tokens, dim));
+            }
+            HeadWeight::Packed(weight) => backward_input(exec, d_logits, weight, d_hidden),
+        }
     }
     if let Some(d_weight) = d_weight {
+        assert!(matches!(input.weight, HeadWeight::Floats(_)), "a packed weight is frozen");
+        let d_logits = View::new(d_logits, tokens, vocab);
         let onto = if first == 0 { Onto::Overwrite } else { Onto::Add };
         let hidden = View::new(&input.hidden[rows], tokens, dim);
         matmul(exec, onto, 1.0, d_logits.t(), hidden, ViewMut::new(d_weight, vocab, dim));
@@ -317,6 +347,9 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::Format;
+    use crate::packed::reference::dequantize;
+    use crate::packed::testing::random_matrix;
     use crate::testing::{check_fast, grad_gap, test_input, wide};
 
     fn targets(n: usize, vocab: usize) -> Vec<u32> {
@@ -351,7 +384,7 @@ mod tests {
             let h: Vec<f32> = test_input(n * dim, 1).iter().map(|x| 4.0 * x).collect();
             let (w, targets) = (test_input(vocab * dim, 2), targets(n, vocab));
             let (g, g_h) = (test_input(n, 3), test_input(n, 4));
-            let input = HeadInput { hidden: &h, weight: &w, targets: &targets };
+            let input = HeadInput { hidden: &h, weight: HeadWeight::Floats(&w), targets: &targets };
             let (logprobs, entropies) = reference::token_logprobs(&wide(&h), &wide(&w), &targets);
             let run = |exec| {
                 let (mut lp, mut ent, mut lse) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n]);
@@ -375,13 +408,45 @@ mod tests {
     }
 
     #[test]
+    fn a_packed_weight_is_its_floats() {
+        let (n, dim, vocab) = (9, 64, 50);
+        // Weights reach 128, logits some units.
+        let h: Vec<f32> = test_input(n * dim, 1).iter().map(|x| x / 64.0).collect();
+        let (targets, g, g_h) = (targets(n, vocab), test_input(n, 3), test_input(n, 4));
+        for format in [Format::Q8_0, Format::Q4_1, Format::Bf16] {
+            let packed = random_matrix(format, vocab, dim, 2);
+            let floats = dequantize(format, packed.bytes());
+            let run = |weight, exec| {
+                let input = HeadInput { hidden: &h, weight, targets: &targets };
+                let (mut lp, mut ent, mut lse) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n]);
+                let (mut d_h, mut loss_d_h) = (vec![f32::NAN; n * dim], vec![f32::NAN; n * dim]);
+                token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse);
+                token_logprobs_backward(exec, &input, (&g, &g_h), (&ent, &lse), Some(&mut d_h), None);
+                cross_entropy(exec, &input, &g, &mut lp, Some(&mut loss_d_h), None);
+                vec![lp, ent, d_h, loss_d_h]
+            };
+            let want = run(HeadWeight::Floats(&floats), Exec::new(1));
+            let want: Vec<Vec<f64>> = want.iter().map(|want| wide(want)).collect();
+            check_fast(&format!("{packed:?}"), |exec| run(HeadWeight::Packed(&packed), exec), &want, 3e-5);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a packed weight is frozen")]
+    fn a_packed_weight_has_no_gradient() {
+        let weight = random_matrix(Format::Bf16, 2, 1, 1);
+        let input = HeadInput { hidden: &[1.0], weight: HeadWeight::Packed(&weight), targets: &[1] };
+        cross_entropy(Exec::new(1), &input, &[1.0], &mut [0.0], None, Some(&mut [0.0; 2]));
+    }
+
+    #[test]
     fn chunks_of_a_large_vocabulary_join_up() {
         // Three chunks: 40 tokens of a vocabulary that leaves room for 16.
         let (n, dim, vocab) = (40, 2, CHUNK_LOGITS / 16);
         let (h, w) = (test_input(n * dim, 1), test_input(vocab * dim, 2));
         let targets: Vec<u32> = targets(n, vocab);
         let (mut lp, mut d_h, mut d_w) = (vec![f32::NAN; n], vec![f32::NAN; n * dim], vec![f32::NAN; vocab * dim]);
-        let input = HeadInput { hidden: &h, weight: &w, targets: &targets };
+        let input = HeadInput { hidden: &h, weight: HeadWeight::Floats(&w), targets: &targets };
         cross_entropy(Exec::new(2), &input, &vec![1.0; n], &mut lp, Some(&mut d_h), Some(&mut d_w));
         for token in [0, 13, 14, 27, 39] {
             let h = wide(&h[token * dim..][..dim]);
@@ -395,7 +460,7 @@ mod tests {
 
     #[test]
     fn logits_of_a_thousand_and_a_nan_are_handled() {
-        let input = HeadInput { hidden: &[1000.0], weight: &[1.0, -1.0, 0.5], targets: &[1] };
+        let input = HeadInput { hidden: &[1000.0], weight: HeadWeight::Floats(&[1.0, -1.0, 0.5]), targets: &[1] };
         let (mut lp, mut ent, mut lse) = ([0.0], [0.0], [0.0]);
         token_logprobs(Exec::new(1), &input, &mut lp, &mut ent, &mut lse);
         assert_eq!((lp[0], ent[0], lse[0]), (-2000.0, 0.0, 1000.0));
@@ -405,11 +470,10 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "a target outside the vocabulary of 2")]
     fn a_target_outside_the_vocabulary_is_refused() {
-        let input = HeadInput { hidden: &[1.0], weight: &[1.0, 2.0], targets: &[2] };
-        assert!(
-            std::panic::catch_unwind(|| cross_entropy(Exec::new(1), &input, &[1.0], &mut [0.0], None, None)).is_err()
-        );
+        let input = HeadInput { hidden: &[1.0], weight: HeadWeight::Floats(&[1.0, 2.0]), targets: &[2] };
+        cross_entropy(Exec::new(1), &input, &[1.0], &mut [0.0], None, None);
     }
 
     #[test]
@@ -418,7 +482,7 @@ mod tests {
         let h: Vec<f32> = test_input(48, 1).iter().map(|x| 8.0 * x).collect();
         let (w, targets) = (test_input(88, 2), [3, 0, 10, 7, 7, 1]);
         let (weights, total) = ([1.0, 0.0, 0.5, 2.0, 1.0, 0.25], 4.75);
-        let input = HeadInput { hidden: &h, weight: &w, targets: &targets };
+        let input = HeadInput { hidden: &h, weight: HeadWeight::Floats(&w), targets: &targets };
         let (mut lp, mut ent, mut lse) = ([0.0; 6], [0.0; 6], [0.0; 6]);
         let (mut d_h, mut d_w) = ([0.0; 48], [0.0; 88]);
         let exec = Exec::new(2);

@@ -7,10 +7,11 @@ use crate::parameters::Gradients;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use cavy_ops::kernels::kv_cache::KvCache;
+use cavy_ops::kernels::packed::PackedMatrix;
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{
     AttentionSpec, CrossEntropy, Heads, NewTokens, TiedGradient, attention, attention_cached, dropout, embedding,
-    linear, linear_cross_entropy, packed_head,
+    linear, linear_cross_entropy, packed_cross_entropy, packed_head,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -52,11 +53,16 @@ impl Head<'_> {
         weight.as_ref().map(Param::val)
     }
 
+    /// The weight where it is packed, `(V, D)`.
+    pub(crate) fn packed(&self) -> Option<&PackedMatrix> {
+        let (Self::Own(Linear { packed, .. }) | Self::Tied(Embedding { packed, .. })) = self;
+        packed.as_ref()
+    }
+
     /// Logits of every row, `(N, V)`.
     fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let (Self::Own(Linear { weight, packed, .. }) | Self::Tied(Embedding { weight, packed })) = self;
-        match (weight, packed) {
-            (Some(weight), _) => linear(hidden, weight.val(), None),
+        match (self.weight(), self.packed()) {
+            (Some(weight), _) => linear(hidden, weight, None),
             (None, Some(packed)) => packed_head(hidden, packed),
             (None, None) => unreachable!("an output head has a weight"),
         }
@@ -173,27 +179,11 @@ fn head_loss<A: Architecture>(
     tied: Option<&TiedGradient>,
 ) -> CrossEntropy {
     let hidden = model.final_norm(x);
-    if let Some(weight) = model.head().weight() {
-        return linear_cross_entropy(hidden, weight, targets, weights, tied);
+    match (model.head().weight(), model.head().packed()) {
+        (Some(weight), _) => linear_cross_entropy(hidden, weight, targets, weights, tied),
+        (None, Some(packed)) => packed_cross_entropy(hidden, packed, targets, weights),
+        (None, None) => unreachable!("an output head has a weight"),
     }
-    // A packed head: a chunk of logits at a time, forward only.
-    let mut logprobs = Vec::with_capacity(targets.len());
-    for (chunk, targets) in targets.chunks(128).enumerate() {
-        let rows: Vec<usize> = (chunk * 128..chunk * 128 + targets.len()).collect();
-        let logits = logits(model, hidden.clone(), &rows);
-        let of = |(logits, &target): (&[f32], &u32)| logprob(logits, target as usize);
-        logprobs.extend(logits.chunks_exact(logits.len() / targets.len()).zip(targets).map(of));
-    }
-    let loss: f64 =
-        -logprobs.iter().zip(weights).map(|(&l, &w): (&f32, &f32)| f64::from(l) * f64::from(w)).sum::<f64>();
-    CrossEntropy { loss: Tensor::from_floats([loss as f32], &hidden.device()), logprobs }
-}
-
-/// `ln softmax(logits)[target]`, with the sum in f64.
-fn logprob(logits: &[f32], target: usize) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    (f64::from(logits[target] - max) - sum.ln()) as f32
 }
 
 /// `-sum_n weights_n ln p(targets_n)` and the log-probability of each target.

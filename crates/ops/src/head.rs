@@ -2,10 +2,12 @@
 
 use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice, slice_mut, tensor};
 use crate::embedding::TiedGradient;
+use crate::packed::plain;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 use cavy_kernels::buffer::unfilled;
-use cavy_kernels::head::{self, HeadInput};
+use cavy_kernels::head::{self, HeadInput, HeadWeight};
+use cavy_kernels::packed::PackedMatrix;
 use std::sync::Arc;
 
 /// The loss of [`linear_cross_entropy`] with what it is made of.
@@ -42,6 +44,42 @@ pub fn linear_cross_entropy(
         let logprobs = logprobs.into_data().try_to_vec().unwrap_or_default();
         return CrossEntropy { loss, logprobs };
     }
+    let (hidden, weight) = (Input::of(hidden), Input::of(weight));
+    fused_cross_entropy(targets, weights, tied.cloned(), None, |op| apply(op, [hidden, weight]))
+}
+
+/// [`linear_cross_entropy`] by a head that lies packed: the loss is differentiable by `hidden`, and the weight is frozen.
+///
+/// Shapes, Panics: as there.
+pub fn packed_cross_entropy(
+    hidden: Tensor<2>,
+    weight: &PackedMatrix,
+    targets: &Arc<[u32]>,
+    weights: &[f32],
+) -> CrossEntropy {
+    if !is_fused(&hidden) {
+        let weight = frozen(&hidden, weight);
+        return linear_cross_entropy(hidden, weight, targets, weights, None);
+    }
+    let hidden = Input::of(hidden);
+    fused_cross_entropy(targets, weights, None, Some(weight.clone()), |op| apply(op, [hidden]))
+}
+
+/// A copy of a packed weight as a tensor beside `hidden`.
+fn frozen(hidden: &Tensor<2>, weight: &PackedMatrix) -> Tensor<2> {
+    let weight = plain(weight, &hidden.device());
+    if hidden.is_autodiff() { Tensor::from_inner(weight) } else { weight }
+}
+
+/// The loss by the kernel; tokens of weight zero are left out.
+fn fused_cross_entropy(
+    targets: &[u32],
+    weights: &[f32],
+    tied: Option<TiedGradient>,
+    packed: Option<PackedMatrix>,
+    apply: impl FnOnce(CrossEntropyOp) -> Tensor<1>,
+) -> CrossEntropy {
+    assert_eq!(targets.len(), weights.len(), "a weight for every target");
     let counted: Vec<usize> = (0..weights.len()).filter(|&n| weights[n] != 0.0).collect();
     let logprobs = Arc::new(std::sync::OnceLock::new());
     let op = CrossEntropyOp {
@@ -49,9 +87,10 @@ pub fn linear_cross_entropy(
         weights: counted.iter().map(|&n| weights[n]).collect(),
         rows: (counted.len() < weights.len()).then(|| counted.iter().map(|&n| n as u32).collect()),
         logprobs: Arc::clone(&logprobs),
-        tied: tied.cloned(),
+        tied,
+        packed,
     };
-    let loss = apply(op, [Input::of(hidden), Input::of(weight)]);
+    let loss = apply(op);
     let found = logprobs.get().cloned().unwrap_or_default();
     let mut logprobs = vec![0.0; weights.len()];
     counted.iter().zip(found).for_each(|(&n, logprob)| logprobs[n] = logprob);
@@ -66,28 +105,33 @@ struct CrossEntropyOp {
     rows: Option<Vec<u32>>,
     logprobs: Arc<std::sync::OnceLock<Vec<f32>>>,
     tied: Option<TiedGradient>,
+    /// The weight, where it is no input.
+    packed: Option<PackedMatrix>,
 }
 
-impl CpuOp<2> for CrossEntropyOp {
-    /// The gradients themselves, for a loss whose own gradient is one.
-    type Saved = (Option<FlexTensor>, Option<FlexTensor>);
+/// The gradients themselves, for a loss whose own gradient is one.
+type LossGradients = (Option<FlexTensor>, Option<FlexTensor>);
 
-    fn forward(&self, [hidden, weight]: [FlexTensor; 2], tracked: [bool; 2]) -> (FlexTensor, Self::Saved) {
-        let ([n, dim], [vocab, _]) = (dims::<2>(&hidden), dims::<2>(&weight));
+impl CrossEntropyOp {
+    fn compute(&self, hidden: &FlexTensor, weight: HeadWeight<'_>, tracked: [bool; 2]) -> (FlexTensor, LossGradients) {
+        let [n, dim] = dims::<2>(hidden);
         let counted = self.targets.len();
         let gathered = self.rows.as_ref().map(|rows| {
             let mut gathered = unfilled(counted * dim);
-            cavy_kernels::embedding::forward(exec(), slice(&hidden), dim, rows, &mut gathered);
+            cavy_kernels::embedding::forward(exec(), slice(hidden), dim, rows, &mut gathered);
             gathered
         });
         let input = HeadInput {
-            hidden: gathered.as_deref().unwrap_or_else(|| slice(&hidden)),
-            weight: slice(&weight),
+            hidden: gathered.as_deref().unwrap_or_else(|| slice(hidden)),
+            weight,
             targets: &self.targets,
         };
         let mut logprobs = unfilled(counted);
         let mut d_hidden = filled_if(tracked[0], [counted, dim], |_| ());
-        let mut d_weight = filled_if(tracked[1], [vocab, dim], |_| ());
+        let mut d_weight = match weight {
+            HeadWeight::Floats(weight) => filled_if(tracked[1], [weight.len() / dim, dim], |_| ()),
+            HeadWeight::Packed(_) => None,
+        };
         let (d_h, d_w) = (d_hidden.as_mut().map(slice_mut), d_weight.as_mut().map(slice_mut));
         head::cross_entropy(exec(), &input, &self.weights, &mut logprobs, d_h, d_w);
         if let (Some(rows), Some(compact)) = (&self.rows, &d_hidden) {
@@ -100,18 +144,39 @@ impl CpuOp<2> for CrossEntropyOp {
         self.logprobs.get_or_init(|| logprobs);
         (tensor(vec![loss as f32], [1]), (d_hidden, d_weight))
     }
+}
 
-    fn backward(self, d_y: FlexTensor, saved: Self::Saved, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let factor = slice(&d_y)[0];
-        let scaled = |gradient: Option<FlexTensor>| {
-            gradient.map(|mut gradient| {
-                if factor != 1.0 {
-                    slice_mut(&mut gradient).iter_mut().for_each(|x| *x *= factor);
-                }
-                gradient
-            })
-        };
-        let (d_hidden, d_weight) = (scaled(saved.0), scaled(saved.1));
+/// A gradient of the loss times the loss's own.
+fn scaled(gradient: Option<FlexTensor>, d_y: &FlexTensor) -> Option<FlexTensor> {
+    let (mut gradient, factor) = (gradient?, slice(d_y)[0]);
+    if factor != 1.0 {
+        slice_mut(&mut gradient).iter_mut().for_each(|x| *x *= factor);
+    }
+    Some(gradient)
+}
+
+impl CpuOp<1> for CrossEntropyOp {
+    type Saved = LossGradients;
+
+    fn forward(&self, [hidden]: [FlexTensor; 1], [tracked]: [bool; 1]) -> (FlexTensor, LossGradients) {
+        let weight = self.packed.as_ref().expect("a packed weight in place of the input");
+        self.compute(&hidden, HeadWeight::Packed(weight), [tracked, false])
+    }
+
+    fn backward(self, d_y: FlexTensor, saved: LossGradients, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        [scaled(saved.0, &d_y)]
+    }
+}
+
+impl CpuOp<2> for CrossEntropyOp {
+    type Saved = LossGradients;
+
+    fn forward(&self, [hidden, weight]: [FlexTensor; 2], tracked: [bool; 2]) -> (FlexTensor, LossGradients) {
+        self.compute(&hidden, HeadWeight::Floats(slice(&weight)), tracked)
+    }
+
+    fn backward(self, d_y: FlexTensor, saved: LossGradients, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let (d_hidden, d_weight) = (scaled(saved.0, &d_y), scaled(saved.1, &d_y));
         match (self.tied, d_weight) {
             (Some(tied), Some(d_weight)) => {
                 tied.put(d_weight);
@@ -134,8 +199,28 @@ pub fn token_logprobs(hidden: Tensor<2>, weight: Tensor<2>, targets: &Arc<[u32]>
     if !is_fused(&hidden) {
         return composed(hidden, weight, targets);
     }
-    let n = targets.len();
-    let both: Tensor<2> = apply(TokenLogprobs(Arc::clone(targets)), [Input::of(hidden), Input::of(weight)]);
+    let op = TokenLogprobs { targets: Arc::clone(targets), packed: None };
+    two_rows(apply(op, [Input::of(hidden), Input::of(weight)]))
+}
+
+/// [`token_logprobs`] by a head that lies packed: differentiable by `hidden`, and the weight is frozen.
+///
+/// Shapes, Panics: as there.
+pub fn packed_token_logprobs(
+    hidden: Tensor<2>,
+    weight: &PackedMatrix,
+    targets: &Arc<[u32]>,
+) -> (Tensor<1>, Tensor<1>) {
+    if !is_fused(&hidden) {
+        let weight = frozen(&hidden, weight);
+        return composed(hidden, weight, targets);
+    }
+    let op = TokenLogprobs { targets: Arc::clone(targets), packed: Some(weight.clone()) };
+    two_rows(apply(op, [Input::of(hidden)]))
+}
+
+fn two_rows(both: Tensor<2>) -> (Tensor<1>, Tensor<1>) {
+    let [_, n] = both.dims();
     (both.clone().narrow(0, 0, 1).reshape([n]), both.narrow(0, 1, 1).reshape([n]))
 }
 
@@ -150,32 +235,67 @@ fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> (Tensor<1>
 
 /// Both results as the rows of one tensor, since an operation of the graph has one output.
 #[derive(Debug)]
-struct TokenLogprobs(Arc<[u32]>);
+struct TokenLogprobs {
+    targets: Arc<[u32]>,
+    /// The weight, where it is no input.
+    packed: Option<PackedMatrix>,
+}
 
-impl CpuOp<2> for TokenLogprobs {
-    /// Hidden states, weight, entropy and the log of each softmax's denominator.
-    type Saved = (FlexTensor, FlexTensor, Vec<f32>, Vec<f32>);
+/// Hidden states, the weight where it is an input, entropy and the log of each softmax's denominator.
+type SavedLogprobs = (FlexTensor, Option<FlexTensor>, Vec<f32>, Vec<f32>);
 
-    fn forward(&self, [hidden, weight]: [FlexTensor; 2], _: [bool; 2]) -> (FlexTensor, Self::Saved) {
-        let n = self.0.len();
+impl TokenLogprobs {
+    fn input<'a>(&'a self, hidden: &'a FlexTensor, weight: Option<&'a FlexTensor>) -> HeadInput<'a> {
+        let packed = || HeadWeight::Packed(self.packed.as_ref().expect("a packed weight in place of the input"));
+        let weight = weight.map_or_else(packed, |weight| HeadWeight::Floats(slice(weight)));
+        HeadInput { hidden: slice(hidden), weight, targets: &self.targets }
+    }
+
+    fn compute(&self, hidden: FlexTensor, weight: Option<FlexTensor>) -> (FlexTensor, SavedLogprobs) {
+        let n = self.targets.len();
         let (mut entropy, mut lse) = (unfilled(n), unfilled(n));
         let both = filled([2, n], |both| {
             let (logprobs, entropies) = both.split_at_mut(n);
-            let input = HeadInput { hidden: slice(&hidden), weight: slice(&weight), targets: &self.0 };
+            let input = self.input(&hidden, weight.as_ref());
             head::token_logprobs(exec(), &input, logprobs, &mut entropy, &mut lse);
             entropies.copy_from_slice(&entropy);
         });
         (both, (hidden, weight, entropy, lse))
     }
 
-    fn backward(self, d_y: FlexTensor, saved: Self::Saved, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    fn gradients(&self, d_y: &FlexTensor, saved: SavedLogprobs, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
         let (hidden, weight, entropy, lse) = saved;
         let mut d_hidden = filled_if(wanted[0], dims::<2>(&hidden), |_| ());
-        let mut d_weight = filled_if(wanted[1], dims::<2>(&weight), |_| ());
-        let input = HeadInput { hidden: slice(&hidden), weight: slice(&weight), targets: &self.0 };
+        let mut d_weight = weight.as_ref().and_then(|weight| filled_if(wanted[1], dims::<2>(weight), |_| ()));
+        let input = self.input(&hidden, weight.as_ref());
         let (d_h, d_w) = (d_hidden.as_mut().map(slice_mut), d_weight.as_mut().map(slice_mut));
-        let gradients = slice(&d_y).split_at(self.0.len());
+        let gradients = slice(d_y).split_at(self.targets.len());
         head::token_logprobs_backward(exec(), &input, gradients, (&entropy, &lse), d_h, d_w);
         [d_hidden, d_weight]
+    }
+}
+
+impl CpuOp<1> for TokenLogprobs {
+    type Saved = SavedLogprobs;
+
+    fn forward(&self, [hidden]: [FlexTensor; 1], _: [bool; 1]) -> (FlexTensor, SavedLogprobs) {
+        self.compute(hidden, None)
+    }
+
+    fn backward(self, d_y: FlexTensor, saved: SavedLogprobs, [wanted]: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let [d_hidden, _] = self.gradients(&d_y, saved, [wanted, false]);
+        [d_hidden]
+    }
+}
+
+impl CpuOp<2> for TokenLogprobs {
+    type Saved = SavedLogprobs;
+
+    fn forward(&self, [hidden, weight]: [FlexTensor; 2], _: [bool; 2]) -> (FlexTensor, SavedLogprobs) {
+        self.compute(hidden, Some(weight))
+    }
+
+    fn backward(self, d_y: FlexTensor, saved: SavedLogprobs, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        self.gradients(&d_y, saved, wanted)
     }
 }

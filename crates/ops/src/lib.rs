@@ -31,7 +31,7 @@ pub use cavy_kernels::{Exec, Isa};
 pub use concat::concat;
 pub use cpu::{composed_everywhere, exec, set_exec};
 pub use embedding::{TiedGradient, embedding, embedding_tied};
-pub use head::{CrossEntropy, linear_cross_entropy, token_logprobs};
+pub use head::{CrossEntropy, linear_cross_entropy, packed_cross_entropy, packed_token_logprobs, token_logprobs};
 pub use linear::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{adamw_step, gradient_stats};

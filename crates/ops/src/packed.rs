@@ -74,7 +74,7 @@ fn differentiable(x: Tensor<2>, weight: &PackedMatrix, bias: Option<Tensor<1>>) 
 }
 
 /// The weight as a tensor of f32, outside any graph.
-fn plain(weight: &PackedMatrix, device: &Device) -> Tensor<2> {
+pub(crate) fn plain(weight: &PackedMatrix, device: &Device) -> Tensor<2> {
     let shape = [weight.rows(), weight.cols()];
     let mut values = unfilled(shape[0] * shape[1]);
     packed::dequantize(exec(), weight.format(), weight.bytes(), &mut values);

@@ -42,7 +42,7 @@ pub(super) fn random_bytes(format: Format, n_blocks: usize, salt: usize) -> Vec<
 }
 
 /// A matrix of [`random_bytes`].
-pub(super) fn random_matrix(format: Format, rows: usize, cols: usize, salt: usize) -> PackedMatrix {
+pub(crate) fn random_matrix(format: Format, rows: usize, cols: usize, salt: usize) -> PackedMatrix {
     let bytes = random_bytes(format, rows * cols / format.block_len(), salt);
     PackedMatrix::from_bytes(format, rows, cols, bytes).unwrap()
 }
