@@ -24,6 +24,8 @@ pub(super) struct Activations {
     pub(super) quants: Vec<i8>,
     /// The integers once more, in 16 bits, if they were asked for: for several rows and signed weights.
     pub(super) wide: Vec<i16>,
+    /// The sums of each 16 integers, if they were asked for: for signed weights that are made unsigned.
+    pub(super) totals: Vec<i32>,
     /// `d` of each run. NaN where an activation was infinite or NaN.
     pub(super) scales: Vec<f32>,
     /// `d` times the sum of the run's integers.
@@ -39,6 +41,7 @@ impl Activations {
         self.scales.resize(runs, 0.0);
         self.sums.resize(runs, 0.0);
         self.wide.clear();
+        self.totals.clear();
         let quants = SharedMut::new(&mut self.quants);
         let (scales, sums) = (SharedMut::new(&mut self.scales), SharedMut::new(&mut self.sums));
         let per_task = TASK_ELEMENTS / RUN;
@@ -50,6 +53,13 @@ impl Activations {
                 unsafe { (quants.slice(start * RUN, len * RUN), scales.slice(start, len), sums.slice(start, len)) };
             dispatch(exec, Round { x: &x[start * RUN..][..len * RUN], quants, scales, sums });
         });
+    }
+
+    /// Fills `totals`.
+    pub(super) fn add_up(&mut self) {
+        self.totals.clear();
+        let sixteens = self.quants.as_chunks::<16>().0;
+        self.totals.extend(sixteens.iter().map(|q| q.iter().map(|&q| i32::from(q)).sum::<i32>()));
     }
 
     /// Fills `wide`.

@@ -110,8 +110,12 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
     ACTIVATIONS.with_borrow_mut(|activations| {
         if products.iter().any(quantized) {
             activations.round(exec, x);
-            if n > 1 && products.iter().any(|product| product.weight.format().is_signed()) {
-                activations.widen();
+            if products.iter().any(|product| product.weight.format().is_signed()) {
+                match path(exec) {
+                    Path::Vnni => activations.add_up(),
+                    Path::Avx2 if n > 1 => activations.widen(),
+                    _ => (),
+                }
             }
         }
         for product in products {
@@ -154,12 +158,37 @@ fn run_all(exec: Exec, products: &[Tasks<'_>], x: &[f32], activations: &Activati
     });
 }
 
-fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
+/// How integers are multiplied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Portable,
+    Avx2,
+    Vnni,
+}
+
+fn path(exec: Exec) -> Path {
     match exec.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if super::avx512::has_vnni() => Path::Vnni,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => Path::Avx2,
+        _ => Path::Portable,
+    }
+}
+
+fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
+    let quantized = rows.weight.format.is_quantized();
+    match path(exec) {
         // SAFETY: the machine has the instruction set of `exec`, and the wider one has all of the narrower.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { super::avx2::product(rows, x, activations) },
-        _ if rows.weight.format.is_quantized() => dispatch(exec, IntegerRows { rows, activations }),
+        _ if exec.isa() == Isa::Avx512 && !quantized => unsafe { super::avx512::product(rows, x, activations) },
+        // SAFETY: as above; `path` looked for VNNI.
+        #[cfg(target_arch = "x86_64")]
+        Path::Vnni => unsafe { super::avx512::product(rows, x, activations) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => unsafe { super::avx2::product(rows, x, activations) },
+        _ if quantized => dispatch(exec, IntegerRows { rows, activations }),
         _ => dispatch(exec, FloatRows { rows, x }),
     }
 }

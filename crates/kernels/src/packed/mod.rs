@@ -9,6 +9,8 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod dequantize;
 mod floats;
@@ -22,7 +24,7 @@ mod quantize;
 pub mod reference;
 mod rows;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use activations::reference::rounded as rounded_activations;
 pub use dequantize::{dequantize, rows};
