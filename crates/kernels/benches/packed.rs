@@ -7,10 +7,14 @@
 
 #![expect(clippy::wildcard_imports, reason = "each module of rows takes what they share")]
 
-use cavy_kernels::packed::{Format, PackedMatrix, Product, linear, linear_many, reference, rounded_activations};
+use cavy_kernels::packed::{
+    Format, PackedMatrix, Product, backward_input, linear, linear_many, reference, rounded_activations,
+};
+use cavy_kernels::parallel::for_each;
 use cavy_kernels::{Exec, linear as dense};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
+use std::hint::black_box;
 
 const THREADS: [usize; 2] = [1, 2];
 
@@ -63,6 +67,24 @@ fn check(exec: Exec, x: &[f32], weight: &PackedMatrix) {
     }
 }
 
+/// The limit of decoding: reading memory that no cache holds, in the allocator's pages.
+mod memory {
+    use super::*;
+
+    #[divan::bench(args = THREADS)]
+    fn read(bencher: Bencher<'_, '_>, threads: usize) {
+        /// Words of a task.
+        const TASK: usize = 1 << 13;
+        let words: Vec<u64> = (0..16 << 20).collect();
+        bencher.counter(BytesCount::of_slice(&words)).bench_local(|| {
+            for_each(Exec::new(threads), words.len() / TASK, |task| {
+                let words = words[task * TASK..][..TASK].iter();
+                black_box(words.fold(0, |sum: u64, word| sum ^ word));
+            });
+        });
+    }
+}
+
 mod decode {
     use super::*;
 
@@ -95,6 +117,22 @@ mod decode {
     rows!(q5_1, Q5_1, SHAPES);
     rows!(q4_k, Q4K, LARGE_BLOCKS);
     rows!(q6_k, Q6K, LARGE_BLOCKS);
+}
+
+/// `d_x = d_y W` of 512 rows; items are multiply-adds.
+mod backward {
+    use super::*;
+
+    const N: usize = 512;
+
+    #[divan::bench(args = THREADS, consts = [true, false])]
+    fn input<const QUANTIZED: bool>(bencher: Bencher<'_, '_>, threads: usize) {
+        let (cols, rows) = (576, 1536);
+        let weight = matrix(if QUANTIZED { Format::Q4_1 } else { Format::F32 }, rows, cols, 1);
+        let (d_y, mut d_x) = (values(N * rows, 2), vec![0.0; N * cols]);
+        let exec = Exec::new(threads);
+        bencher.counter(ItemsCount::new(N * rows * cols)).bench_local(|| backward_input(exec, &d_y, &weight, &mut d_x));
+    }
 }
 
 /// All products of SmolLM2-135M: matrices in one format, the output head in another.

@@ -121,11 +121,8 @@ impl CrossEntropyOp {
             cavy_kernels::embedding::forward(exec(), slice(hidden), dim, rows, &mut gathered);
             gathered
         });
-        let input = HeadInput {
-            hidden: gathered.as_deref().unwrap_or_else(|| slice(hidden)),
-            weight,
-            targets: &self.targets,
-        };
+        let input =
+            HeadInput { hidden: gathered.as_deref().unwrap_or_else(|| slice(hidden)), weight, targets: &self.targets };
         let mut logprobs = unfilled(counted);
         let mut d_hidden = filled_if(tracked[0], [counted, dim], |_| ());
         let mut d_weight = match weight {
@@ -206,11 +203,7 @@ pub fn token_logprobs(hidden: Tensor<2>, weight: Tensor<2>, targets: &Arc<[u32]>
 /// [`token_logprobs`] by a head that lies packed: differentiable by `hidden`, and the weight is frozen.
 ///
 /// Shapes, Panics: as there.
-pub fn packed_token_logprobs(
-    hidden: Tensor<2>,
-    weight: &PackedMatrix,
-    targets: &Arc<[u32]>,
-) -> (Tensor<1>, Tensor<1>) {
+pub fn packed_token_logprobs(hidden: Tensor<2>, weight: &PackedMatrix, targets: &Arc<[u32]>) -> (Tensor<1>, Tensor<1>) {
     if !is_fused(&hidden) {
         let weight = frozen(&hidden, weight);
         return composed(hidden, weight, targets);

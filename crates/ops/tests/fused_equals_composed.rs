@@ -4,12 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 use burn::tensor::{Device, Tensor, TensorData};
+use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use cavy_ops::{
     AttentionSpec, Exec, Gelu, Heads, Segments, TiedGradient, add, attention, composed_everywhere, dropout, embedding,
     embedding_tied, gelu, layer_norm, linear, linear_cross_entropy, packed_cross_entropy, packed_head, packed_linear,
     packed_token_logprobs, rms_norm, rope, swiglu, token_logprobs,
 };
-use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use std::sync::Arc;
 
 fn input<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
@@ -181,9 +181,7 @@ fn the_output_head_in_storage_forms() {
     let (hidden, weight) = (input([6, 32], 1) * 3.0, packed(Format::Q4_1, 11, 32, 2));
     let targets: Arc<[u32]> = Arc::from([0, 10, 3, 3, 7, 1]);
     for weights in [[0.2; 6], [0.0, 1.0, 0.5, 0.0, 0.0, 2.0]] {
-        check(std::slice::from_ref(&hidden), |x| {
-            packed_cross_entropy(x[0].clone(), &weight, &targets, &weights).loss
-        });
+        check(std::slice::from_ref(&hidden), |x| packed_cross_entropy(x[0].clone(), &weight, &targets, &weights).loss);
     }
     check(&[hidden], |x| {
         let (logprobs, entropy) = packed_token_logprobs(x[0].clone(), &weight, &targets);

@@ -43,7 +43,7 @@ pub struct Product<'a> {
 /// infinity in a row of `x` makes the whole row of `y` NaN. With more rows, and for float formats, `x` stays as it is and
 /// sums are f32. The bias is one more term.
 /// Law: the same bits for any number of threads. Among up to 16 rows, a row of `y` has the same bits whatever the other
-/// rows and their number; with float formats on AVX2 also among more.
+/// rows and their number, on AVX-512 as on AVX2; with float formats on AVX2 also among more.
 /// Panics: if the lengths do not fit together.
 /// Source: integer products with rounded activations as in llama.cpp, <https://github.com/ggml-org/llama.cpp>.
 pub fn linear(exec: Exec, x: &[f32], weight: &PackedMatrix, bias: Option<&[f32]>, y: &mut [f32]) {
@@ -111,10 +111,10 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
         if products.iter().any(quantized) {
             activations.round(exec, x);
             if products.iter().any(|product| product.weight.format().is_signed()) {
-                match path(exec) {
-                    Path::Vnni => activations.add_up(),
-                    Path::Avx2 if n > 1 => activations.widen(),
-                    _ => (),
+                if has_vnni(exec) {
+                    activations.add_up();
+                } else if n > 1 {
+                    activations.widen();
                 }
             }
         }
@@ -158,36 +158,27 @@ fn run_all(exec: Exec, products: &[Tasks<'_>], x: &[f32], activations: &Activati
     });
 }
 
-/// How integers are multiplied.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Path {
-    Portable,
-    Avx2,
-    Vnni,
+/// Whether integers are multiplied with AVX-512 and VNNI.
+#[cfg(target_arch = "x86_64")]
+fn has_vnni(exec: Exec) -> bool {
+    exec.isa() == Isa::Avx512 && is_x86_feature_detected!("avx512vnni")
 }
 
-fn path(exec: Exec) -> Path {
-    match exec.isa() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if super::avx512::has_vnni() => Path::Vnni,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => Path::Avx2,
-        _ => Path::Portable,
-    }
+/// Other machines have none.
+#[cfg(not(target_arch = "x86_64"))]
+fn has_vnni(_: Exec) -> bool {
+    false
 }
 
 fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
     let quantized = rows.weight.format.is_quantized();
-    match path(exec) {
+    match exec.isa() {
+        // SAFETY: the machine has the instruction set of `exec`, and VNNI where integers are multiplied.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if !quantized || has_vnni(exec) => unsafe { super::avx512::product(rows, x, activations) },
         // SAFETY: the machine has the instruction set of `exec`, and the wider one has all of the narrower.
         #[cfg(target_arch = "x86_64")]
-        _ if exec.isa() == Isa::Avx512 && !quantized => unsafe { super::avx512::product(rows, x, activations) },
-        // SAFETY: as above; `path` looked for VNNI.
-        #[cfg(target_arch = "x86_64")]
-        Path::Vnni => unsafe { super::avx512::product(rows, x, activations) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => unsafe { super::avx2::product(rows, x, activations) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { super::avx2::product(rows, x, activations) },
         _ if quantized => dispatch(exec, IntegerRows { rows, activations }),
         _ => dispatch(exec, FloatRows { rows, x }),
     }
@@ -233,7 +224,7 @@ mod tests {
                 32 => &[1, 2, 3, 24, 25, 49],
                 _ => &[1, 2, 3, 4, 7],
             };
-            for n in [0, 1, 2, 3, 4, 5, 6, 7, 17, 97] {
+            for n in [0, 1, 2, 3, 4, 5, 6, 8, 9, 13, 16, 17, 97] {
                 for blocks in blocks {
                     for rows in [1, 7, 8, 9, 16, 33] {
                         check(format, n, blocks * format.block_len(), rows);
@@ -270,6 +261,22 @@ mod tests {
                 let many = product(isa, 2, &x, &weight);
                 let size = alone.iter().fold(0.0_f32, |size, y| size.max(y.abs()));
                 assert!(many.iter().zip(&alone).all(|(a, b)| (a - b).abs() <= 1e-6 * size), "{}, {format}", isa.name());
+            }
+        }
+    }
+
+    #[test]
+    fn fused_instruction_sets_have_the_same_bits() {
+        let fused: Vec<Isa> =
+            Isa::available().into_iter().filter(|isa| [Isa::Avx2, Isa::Avx512].contains(isa)).collect();
+        for format in Format::ALL {
+            let cols = if format.is_quantized() { 3 * format.block_len() } else { 603 };
+            let weight = random_matrix(format, 37, cols, 4);
+            for n in [1, 2, 5, 9, 16] {
+                let x = test_input(n * cols, 1);
+                let mut results = fused.iter().map(|&isa| product(isa, 1, &x, &weight));
+                let first = results.next();
+                assert!(results.all(|y| Some(y) == first), "{format}, {n} rows");
             }
         }
     }

@@ -8,9 +8,8 @@ use crate::matmul::avx2::KC;
 use crate::packed::half::{bf16_to_f32, f16_to_f32};
 use crate::packed::rows::Rows;
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps,
+    __m512, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 /// Columns that are transposed at a time.

@@ -4,9 +4,9 @@
 use super::columns::{Starts, column, eight_columns, four_columns, half_pair, halves};
 use std::arch::x86_64::{
     __m128i, __m512, __m512i, _mm_cvtsi32_si128, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps,
-    _mm512_maskz_mov_epi8, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_epi8, _mm512_slli_epi16, _mm512_sll_epi32, _mm512_sra_epi32,
-    _mm512_srl_epi32, _mm512_srli_epi16, _mm512_sub_ps, _mm512_test_epi8_mask, _mm512_xor_si512,
+    _mm512_maskz_mov_epi8, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_epi8, _mm512_sll_epi32, _mm512_slli_epi16, _mm512_sra_epi32, _mm512_srl_epi32,
+    _mm512_srli_epi16, _mm512_sub_ps, _mm512_test_epi8_mask, _mm512_xor_si512,
 };
 
 /// One run of 32 integers of sixteen rows: column `c` holds integers `4 c` to `4 c + 3`.
@@ -169,22 +169,12 @@ fn about(zero: f32, d: __m512) -> Pair {
 
 small!(Q4_0, 18, __m512, |s| halves(s, 0), |d| about(-8.0, d), |s, _h| nibbles(s, 2));
 small!(Q4_1, 20, Pair, |s| half_pair(column(s, 0)), |pair| pair, |s, _h| nibbles(s, 4));
-small!(
-    Q5_0,
-    22,
-    (__m512, __m512i),
-    |s| (halves(s, 0), column(s, 2)),
-    |head| about(-16.0, head.0),
-    |s, head| with_fifth_bits(nibbles(s, 6), head.1)
-);
-small!(
-    Q5_1,
-    24,
-    (Pair, __m512i),
-    |s| (half_pair(column(s, 0)), column(s, 4)),
-    |head| head.0,
-    |s, head| with_fifth_bits(nibbles(s, 8), head.1)
-);
+small!(Q5_0, 22, (__m512, __m512i), |s| (halves(s, 0), column(s, 2)), |head| about(-16.0, head.0), |s, head| {
+    with_fifth_bits(nibbles(s, 6), head.1)
+});
+small!(Q5_1, 24, (Pair, __m512i), |s| (half_pair(column(s, 0)), column(s, 4)), |head| head.0, |s, head| {
+    with_fifth_bits(nibbles(s, 8), head.1)
+});
 
 /// [`crate::packed::Format::Q8_0`].
 pub(super) struct Q8_0;
@@ -330,8 +320,7 @@ impl Layout for Q6K {
         for c in 0..8 {
             let low = [first[c], second[c], _mm512_srli_epi16::<4>(first[c]), _mm512_srli_epi16::<4>(second[c])];
             let bits = pairs[c];
-            let high =
-                [_mm512_slli_epi16::<4>(bits), _mm512_slli_epi16::<2>(bits), bits, _mm512_srli_epi16::<2>(bits)];
+            let high = [_mm512_slli_epi16::<4>(bits), _mm512_slli_epi16::<2>(bits), bits, _mm512_srli_epi16::<2>(bits)];
             for k in 0..4 {
                 runs[k][c] = _mm512_or_si512(_mm512_and_si512(low[k], nibble), _mm512_and_si512(high[k], pair));
             }

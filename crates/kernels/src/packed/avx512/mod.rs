@@ -13,11 +13,6 @@ use super::activations::Activations;
 use super::format::Format;
 use super::rows::Rows;
 
-/// Whether the machine multiplies bytes in AVX-512 (VNNI).
-pub(super) fn has_vnni() -> bool {
-    is_x86_feature_detected!("avx512vnni")
-}
-
 /// One task of a product: of quantized weights with rounded activations, of floats with `x`.
 ///
 /// # Safety
