@@ -120,7 +120,7 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
         }
         for product in products {
             if quantized(product) || in_rows(product) {
-                in_place.push(Tasks::new(Weight::of(product.weight), product.bias, n, product.y));
+                in_place.push(Tasks::new(exec.threads(), Weight::of(product.weight), product.bias, n, product.y));
             } else {
                 panels::forward(exec, x, product);
             }
@@ -136,7 +136,7 @@ pub(crate) fn few_rows(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32
     let weight = Weight::of_floats(weight, out);
     let n = x.len() / weight.cols;
     assert!(x.len() == n * weight.cols && bias.is_none_or(|bias| bias.len() == out), "{} activations", x.len());
-    run_all(exec, &[Tasks::new(weight, bias, n, y)], x, &Activations::default());
+    run_all(exec, &[Tasks::new(exec.threads(), weight, bias, n, y)], x, &Activations::default());
 }
 
 /// Whether a product of float weights with `n` rows of activations is one for [`few_rows`].

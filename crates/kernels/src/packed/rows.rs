@@ -6,8 +6,12 @@ use super::matrix::PackedMatrix;
 use crate::parallel::SharedMut;
 use std::ops::Range;
 
-/// Bytes of weights that one task reads: some microseconds, long beside the cost of taking a task.
-const TASK_BYTES: usize = 32 << 10;
+/// Bytes of weights that one task reads at most: rows behind each other are fetched ahead, which is lost where a task ends.
+const TASK_BYTES: usize = 128 << 10;
+/// And at least, where there are threads enough: some microseconds, long beside the cost of taking a task.
+const LEAST_TASK_BYTES: usize = 32 << 10;
+/// Rows of activations from which on a task reads fewer bytes, since each is used more often.
+const MANY_USES: usize = 8;
 /// Rows of a task are a multiple of this: what the widest path takes at a time.
 pub(super) const ROW_GROUP: usize = 16;
 
@@ -57,13 +61,16 @@ pub(super) struct Tasks<'a> {
 }
 
 impl<'a> Tasks<'a> {
+    /// A result does not depend on how rows are split, so they are split for `threads`.
+    ///
     /// Panics: if `y` is not `n` rows of results.
-    pub(super) fn new(weight: Weight<'a>, bias: Option<&'a [f32]>, n: usize, y: &'a mut [f32]) -> Self {
+    pub(super) fn new(threads: usize, weight: Weight<'a>, bias: Option<&'a [f32]>, n: usize, y: &'a mut [f32]) -> Self {
         assert_eq!(y.len(), n * weight.rows, "{n} rows of {} results", weight.rows);
         let x_blocks = n.div_ceil(X_BLOCK).max(1);
         let task_x_rows = n.div_ceil(x_blocks).max(1);
-        // Fewer rows of the weight where each is used more often.
-        let task_rows = (TASK_BYTES / weight.row_bytes() / task_x_rows).next_multiple_of(ROW_GROUP).max(ROW_GROUP);
+        let bytes =
+            (weight.bytes.len() / threads).clamp(LEAST_TASK_BYTES, TASK_BYTES) / (task_x_rows / MANY_USES).max(1);
+        let task_rows = (bytes / weight.row_bytes()).next_multiple_of(ROW_GROUP).max(ROW_GROUP);
         Self { weight, bias, n, y: SharedMut::new(y), task_x_rows, task_rows }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::packed::rows::Rows;
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_setr_epi16, _mm512_castsi128_si512,
+    __m512, __m512i, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch, _mm256_setr_epi16, _mm512_castsi128_si512,
     _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_inserti32x4, _mm512_setr_epi32, _mm512_srli_epi32,
     _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
@@ -14,9 +14,12 @@ pub(super) const SIDE: usize = 16;
 pub(super) type Starts = [*const u8; SIDE];
 
 /// Starts of sixteen rows from `row` on. Those behind the last row of the range repeat it.
+#[inline(always)]
 pub(super) fn row_starts(rows: &Rows<'_>, row: usize) -> Starts {
     let row_bytes = rows.weight.row_bytes();
-    std::array::from_fn(|r| rows.weight.bytes[(row + r).min(rows.range.end - 1) * row_bytes..][..row_bytes].as_ptr())
+    let there = &rows.weight.bytes[row * row_bytes..rows.range.end * row_bytes];
+    let last = rows.range.end - row - 1;
+    std::array::from_fn(|r| there.as_ptr().wrapping_add(r.min(last) * row_bytes))
 }
 
 /// The same places `bytes` further on.
@@ -30,12 +33,14 @@ pub(super) fn moved(mut starts: Starts, bytes: usize) -> Starts {
 
 /// Asks for the part of the next sixteen rows that lies where bytes `at..at + bytes` of each lie in these, counted in bytes
 /// of all rows, which the machine does not guess. An address past the end of the matrix is harmless.
+///
+/// Into the second-level cache: the first level can wait for too few lines at once, and halved the speed.
 #[inline(always)]
 pub(super) fn prefetch(first: *const u8, row_bytes: usize, at: usize, bytes: usize) {
     let ahead = first.wrapping_add((row_bytes + at) * SIDE);
     for line in 0..(SIDE * bytes).div_ceil(64) {
         // SAFETY: a prefetch reads nothing, and every x86-64 machine has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line * 64).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * 64).cast()) };
     }
 }
 
