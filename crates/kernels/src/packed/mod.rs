@@ -4,6 +4,9 @@
 //! [`linear`] multiplies without writing an f32 copy of the whole matrix: quantized weights by integer products with
 //! activations that are rounded to 8 bits first, floats by f32 products.
 //!
+//! AVX2 and AVX-512 (integers with VNNI) have paths of their own. NEON has none yet and runs the portable one, compiled for it;
+//! `backward_input` and products with many rows go through the f32 product of `matmul` on every machine.
+//!
 //! Shapes: `x` is `(n, in)`, `W` `(out, in)`, `b` `(out)`, `y` `(n, out)`, all row-major.
 
 mod activations;
