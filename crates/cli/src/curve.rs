@@ -77,11 +77,11 @@ pub(crate) fn caption(schedule: &Schedule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cavy_train::PretrainSettings;
+    use cavy_train::settings::OptimizationSettings;
 
     #[test]
     fn the_curve_rises_to_the_first_row_and_falls_to_the_last() {
-        let schedule = Schedule::new(&PretrainSettings { min_lr: 0.0, ..PretrainSettings::default() }, 200);
+        let schedule = Schedule::new(&OptimizationSettings { min_lr: 0.0, ..OptimizationSettings::default() }, 200);
         let drawing = draw(&schedule);
         let lines: Vec<&str> = drawing.lines().collect();
         assert_eq!(lines.len(), HEIGHT + 2);
@@ -93,6 +93,6 @@ mod tests {
 
     #[test]
     fn a_run_of_one_step_can_be_drawn() {
-        assert!(draw(&Schedule::new(&PretrainSettings::default(), 1)).contains('┤'));
+        assert!(draw(&Schedule::new(&OptimizationSettings::default(), 1)).contains('┤'));
     }
 }

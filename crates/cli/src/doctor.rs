@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use crate::{Ending, text};
 use cavy_ops::{Exec, Isa};
-use cavy_train::pretrain::machine;
+use cavy_train::machine;
 use clap::Args;
 
 #[derive(Debug, Args)]

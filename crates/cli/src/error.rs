@@ -136,7 +136,11 @@ mod tests {
 
     #[test]
     fn the_hint_of_a_library_becomes_the_help_of_the_program() {
-        let error = SettingsError::UnknownKey { key: "bach".to_owned(), nearest: Some("batch_size".to_owned()) };
+        let error = SettingsError::UnknownKey {
+            verb: "pretrain",
+            key: "bach".to_owned(),
+            nearest: Some("batch_size".to_owned()),
+        };
         assert_eq!(parts(&error), ("unknown key `bach`".to_owned(), Some("did you mean `batch_size`?".to_owned())));
     }
 }

@@ -21,8 +21,10 @@ mod schedule;
 mod start;
 mod stop;
 mod text;
+mod verb;
 mod watch;
 
+use cavy_train::PretrainSettings;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -41,7 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Train a model from scratch on text
-    Pretrain(pretrain::PretrainArgs),
+    Pretrain(verb::TrainArgs),
     /// Continue a prompt, or a file of prompts
     Generate(generate::GenerateArgs),
     /// Talk to a model
@@ -75,8 +77,8 @@ enum Ending {
 
 /// The command line with the settings' flags on the verbs that take them.
 fn command() -> clap::Command {
-    let with_verbs = Cli::command().mut_subcommand("pretrain", options::with_settings);
-    with_verbs.mut_subcommand("schedule", options::with_settings)
+    let with_verbs = Cli::command().mut_subcommand("pretrain", options::with_settings::<PretrainSettings>);
+    with_verbs.mut_subcommand("schedule", options::with_settings::<PretrainSettings>)
 }
 
 fn main() -> ExitCode {
@@ -87,7 +89,7 @@ fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let given = matches.subcommand().map(|(_, matches)| matches);
     let ending = match cli.verb {
-        Verb::Pretrain(args) => pretrain::pretrain(&args, given),
+        Verb::Pretrain(args) => verb::train::<PretrainSettings>(&args, given),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Chat(args) => chat::chat(&args),
         Verb::Eval(args) => eval::eval(&args),

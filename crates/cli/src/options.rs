@@ -1,10 +1,10 @@
 //! From defaults, a TOML file and flags to decided settings, in that order.
 
 use crate::error::{CliError, parts};
-use cavy_train::{PretrainSettings, SettingsError};
+use cavy_train::{Settings, SettingsError};
 use clap::builder::NonEmptyStringValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args as _, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use miette::{NamedSource, SourceSpan};
 use std::ops::Range;
 use std::path::Path;
@@ -12,16 +12,14 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-/// `command` with one flag for each setting; the help shows the default.
-pub(crate) fn with_settings(command: Command) -> Command {
-    let defaults = PretrainSettings::default().to_table();
+/// `command` with one flag for each setting of `S`; the help shows the default.
+pub(crate) fn with_settings<S: Settings>(command: Command) -> Command {
+    let defaults = S::default().to_table();
     // The settings describe themselves; the verb keeps its own description.
     let about = command.get_about().cloned().unwrap_or_default();
-    PretrainSettings::augment_args(command).about(about).long_about(None).mut_args(|flag| {
-        match defaults.get(flag.get_id().as_str()) {
-            Some(default) => as_setting(flag, default),
-            None => flag,
-        }
+    S::augment_args(command).about(about).long_about(None).mut_args(|flag| match defaults.get(flag.get_id().as_str()) {
+        Some(default) => as_setting(flag, default),
+        None => flag,
     })
 }
 
@@ -71,15 +69,15 @@ fn lasting(text: String) -> &'static str {
 /// The settings that the user typed as flags.
 ///
 /// Errors: a value that its setting cannot take, named as a flag.
-pub(crate) fn given_flags(matches: Option<&ArgMatches>) -> Result<Table, CliError> {
+pub(crate) fn given_flags<S: Settings>(matches: Option<&ArgMatches>) -> Result<Table, CliError> {
     let mut table = Table::new();
     let Some(matches) = matches else { return Ok(table) };
-    for key in PretrainSettings::default().to_table().keys() {
+    for key in S::default().to_table().keys() {
         if matches.value_source(key) != Some(ValueSource::CommandLine) {
             continue;
         }
         let texts: Vec<String> = matches.get_many(key).into_iter().flatten().cloned().collect();
-        table.insert(key.clone(), PretrainSettings::parse_flag(key, &texts).map_err(|error| as_flag(&error))?);
+        table.insert(key.clone(), S::parse_flag(key, &texts).map_err(|error| as_flag(&error))?);
     }
     Ok(table)
 }
@@ -123,6 +121,11 @@ impl TomlFile {
         }
     }
 
+    /// Its first line.
+    pub(crate) fn first_line(&self) -> &str {
+        self.text.lines().next().unwrap_or_default()
+    }
+
     /// An error at a place of this file.
     pub(crate) fn error(&self, message: String, hint: Option<String>, at: Option<Range<usize>>) -> CliError {
         let source_code = Arc::new(NamedSource::new(&self.name, self.text.clone()).with_language("toml"));
@@ -156,19 +159,19 @@ fn key_place(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
 /// The settings that defaults, `file` and `flags` decide. Not yet validated, since some verbs need no data.
 ///
 /// Errors: an unknown or impossible key of the file, with its line.
-pub(crate) fn resolve(file: Option<&TomlFile>, flags: &Table) -> Result<PretrainSettings, CliError> {
+pub(crate) fn resolve<S: Settings>(file: Option<&TomlFile>, flags: &Table) -> Result<S, CliError> {
     let mut table = file.map_or_else(Table::new, |file| file.table.clone());
     if let Some(file) = file {
-        PretrainSettings::from_table(table.clone()).map_err(|error| file.setting_error(&error, None))?;
+        S::from_table(table.clone()).map_err(|error| file.setting_error(&error, None))?;
     }
     table.extend(flags.clone());
-    PretrainSettings::from_table(table).map_err(|error| as_flag(&error))
+    S::from_table(table).map_err(|error| as_flag(&error))
 }
 
 /// Checks settings, and blames the flag or the line that is at fault.
 ///
 /// Errors: the first setting that cannot run.
-pub(crate) fn validate(settings: &PretrainSettings, file: Option<&TomlFile>, flags: &Table) -> Result<(), CliError> {
+pub(crate) fn validate(settings: &impl Settings, file: Option<&TomlFile>, flags: &Table) -> Result<(), CliError> {
     let blame = |error: SettingsError| match file {
         _ if flags.contains_key(error.key()) => as_flag(&error),
         Some(file) if file.table.contains_key(error.key()) => file.setting_error(&error, None),
@@ -180,10 +183,11 @@ pub(crate) fn validate(settings: &PretrainSettings, file: Option<&TomlFile>, fla
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cavy_train::PretrainSettings;
 
     #[test]
     fn every_setting_is_a_flag_whose_help_shows_its_default() {
-        let mut command = with_settings(Command::new("pretrain"));
+        let mut command = with_settings::<PretrainSettings>(Command::new("pretrain"));
         let help = command.render_long_help().to_string();
         for (key, default) in PretrainSettings::default().to_table() {
             let flag = command.get_arguments().find(|flag| flag.get_id() == key.as_str()).unwrap();
@@ -197,12 +201,17 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let file = TomlFile::parse("x.toml".into(), "batch_size = 8\nmax_norm = 2".into()).unwrap();
-        let command = with_settings(Command::new("pretrain"));
+        let command = with_settings::<PretrainSettings>(Command::new("pretrain"));
         let matches =
             command.get_matches_from(["pretrain", "--max-norm", "3", "--qkv-bias", "false", "--data", "a", "b"]);
-        let settings = resolve(Some(&file), &given_flags(Some(&matches)).unwrap()).unwrap();
-        assert_eq!((settings.batch_size, settings.max_norm, settings.qkv_bias), (8, 3.0, false));
-        assert_eq!((settings.data, settings.grad_accum_steps), (vec!["a".to_owned(), "b".to_owned()], 1));
+        let settings =
+            resolve::<PretrainSettings>(Some(&file), &given_flags::<PretrainSettings>(Some(&matches)).unwrap())
+                .unwrap();
+        assert_eq!(
+            (settings.optimization.batch_size, settings.optimization.max_norm, settings.qkv_bias),
+            (8, 3.0, false)
+        );
+        assert_eq!((settings.data, settings.optimization.grad_accum_steps), (vec!["a".to_owned(), "b".to_owned()], 1));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use crate::text;
 use cavy_model::Gpt2Config;
 use cavy_ops::Exec;
 use cavy_train::data;
-use cavy_train::pretrain::{machine, model_config, threads};
+use cavy_train::pretrain::model_config;
 use cavy_train::sampler::Sampler;
-use cavy_train::{PretrainSettings, Schedule};
+use cavy_train::{PretrainSettings, Schedule, machine};
 
 /// Share of the measured matrix-product rate that training reaches, for the estimate of time.
 const TYPICAL_MFU: f64 = 0.6;
@@ -39,9 +39,9 @@ impl Plan {
         let data = data::prepare(settings, None, &mut |note| text::say(&note))?;
         let model = model_config(settings, data.tokenizer.vocab_size())?;
         let steps_per_epoch = Sampler::new(settings, data.train.len())?.steps_per_epoch();
-        let machine_flops_per_s = machine::matmul_flops_per_s(Exec::new(threads(settings)));
+        let machine_flops_per_s = machine::matmul_flops_per_s(Exec::new(settings.run.worker_threads()));
         Ok(Self {
-            schedule: Schedule::new(settings, settings.total_steps(steps_per_epoch)),
+            schedule: Schedule::new(&settings.optimization, settings.optimization.total_steps(steps_per_epoch)),
             steps_per_epoch,
             tokens: (data.train.len(), data.val.len()),
             step_flops: model.training_flops(settings.tokens_per_step(), settings.context_length),
@@ -85,7 +85,7 @@ impl Plan {
                 text::duration(self.seconds()),
                 100.0 * TYPICAL_MFU,
                 self.machine_flops_per_s / 1e9,
-                threads(settings)
+                settings.run.worker_threads()
             ),
             format!("rate         {}", crate::curve::caption(&self.schedule)),
         ]
@@ -99,11 +99,11 @@ impl Plan {
 /// the attention's result, the feed-forward layer before and after its nonlinearity, dropout's masks not counted); with
 /// recomputation one `D`, and one block at a time. The fused head holds chunks, never `tokens x V`.
 fn memory_bytes(settings: &PretrainSettings, model: &Gpt2Config) -> f64 {
-    let tokens = (settings.batch_size * settings.context_length) as f64;
+    let tokens = (settings.optimization.batch_size * settings.context_length) as f64;
     let (width, inner) = (model.hidden_size as f64, model.inner_size() as f64);
     let block = 10.0 * width + 2.0 * inner;
     let layers = model.num_hidden_layers as f64;
-    let kept = if settings.recompute { layers * width + block } else { layers * block };
+    let kept = if settings.optimization.recompute { layers * width + block } else { layers * block };
     let head_chunk = 16e6;
     4.0 * (4.0 * model.num_parameters() as f64 + tokens * kept) + head_chunk
 }

@@ -5,6 +5,7 @@ mod load;
 mod overlay;
 mod page;
 pub(crate) mod plots;
+mod tuning;
 mod verdict;
 
 use crate::error::CliError;

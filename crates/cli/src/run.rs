@@ -2,8 +2,9 @@
 
 use crate::error::CliError;
 use crate::options::TomlFile;
-use crate::{Ending, pretrain, text};
-use cavy_train::{PretrainSettings, SettingsError, settings::nearest};
+use crate::verb::{self, Verb};
+use crate::{Ending, text};
+use cavy_train::{PretrainSettings, Settings, SettingsError, settings::nearest};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -32,7 +33,25 @@ pub(crate) struct RunArgs {
 #[derive(Debug)]
 struct Stage {
     name: String,
-    settings: PretrainSettings,
+    verb: &'static str,
+    out: PathBuf,
+    settings: Table,
+    run: Run,
+}
+
+/// Runs a stage with its decided settings; told whether to go on with what an earlier run left.
+type Run = fn(&Table, bool) -> Result<Ending, CliError>;
+/// Decides the settings of a stage in its directory, and says what runs them.
+type Decide = fn(Table, &Path) -> Result<(Table, Run), SettingsError>;
+
+/// The verbs that a stage can have.
+const VERBS: [(&str, Decide); 1] = [(PretrainSettings::VERB, decide::<PretrainSettings>)];
+
+fn decide<S: Verb>(table: Table, out: &Path) -> Result<(Table, Run), SettingsError> {
+    let mut settings = S::from_table(table)?;
+    settings.run_mut().out = out.to_path_buf();
+    settings.validate()?;
+    Ok((settings.to_table(), |table, resume| verb::run(&S::from_table(table.clone())?, resume)))
 }
 
 /// Runs the stages that are not finished, in order.
@@ -41,20 +60,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<Ending, CliError> {
     let stages = stages(&file, args)?;
     if args.dry_run {
         for stage in &stages {
-            text::data(&format!("# {}\n{}", stage.name, stage.settings.to_table()));
+            text::data(&format!("# {}: cavy {}\n{}", stage.name, stage.verb, stage.settings));
         }
         return Ok(Ending::Done);
     }
     for (index, stage) in stages.iter().enumerate() {
         let title = format!("stage {} of {}: {}", index + 1, stages.len(), stage.name);
-        let out = &stage.settings.out;
+        let out = &stage.out;
         if out.join(DONE).exists() {
             text::say(&format!("{title}: finished before, in {}", out.display()));
             continue;
         }
         text::say(&format!("{title}, in {}", out.display()));
         // Whatever an unfinished stage left is gone on with: its checkpoints, or its start where it has none.
-        if pretrain::train(&stage.settings, out.exists())? == Ending::Stopped {
+        if (stage.run)(&stage.settings, out.exists())? == Ending::Stopped {
             text::say("`cavy run` with the same recipe goes on");
             return Ok(Ending::Stopped);
         }
@@ -122,13 +141,13 @@ fn stage(
     if before.iter().any(|stage| stage.name == name) {
         return wrong("name", format!("two stages are called `{name}`"), "give each stage its own name");
     }
-    match table.remove("verb") {
-        Some(Value::String(verb)) if verb == "pretrain" => {}
-        other => {
-            let found = other.map_or("nothing".to_owned(), |verb| verb.to_string());
-            return wrong("verb", format!("`verb` is {found}, expected \"pretrain\""), "the verb is that of `cavy`");
-        }
-    }
+    let verb = table.remove("verb");
+    let known = |(name, _): &&(&str, Decide)| verb.as_ref().and_then(Value::as_str) == Some(*name);
+    let Some(&(verb, decide)) = VERBS.iter().find(known) else {
+        let found = verb.map_or("nothing".to_owned(), |verb| verb.to_string());
+        let names = VERBS.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        return wrong("verb", format!("`verb` is {found}, expected {names}"), "the verb is that of `cavy`");
+    };
     for (_, value) in &mut table {
         refer(value, before);
     }
@@ -136,10 +155,9 @@ fn stage(
         table.insert("data".to_owned(), Value::Array(data.iter().cloned().map(Value::String).collect()));
     }
     let blame = |error: SettingsError| file.setting_error(&error, Some(index));
-    let mut settings = PretrainSettings::from_table(table).map_err(blame)?;
-    settings.out = root.join(format!("{:02}-{name}", index + 1));
-    settings.validate().map_err(blame)?;
-    Ok(Stage { name, settings })
+    let out = root.join(format!("{:02}-{name}", index + 1));
+    let (settings, run) = decide(table, &out).map_err(blame)?;
+    Ok(Stage { name, verb, out, settings, run })
 }
 
 /// Puts the directories of earlier stages where `{name}` stands.
@@ -148,7 +166,7 @@ fn refer(value: &mut Value, before: &[Stage]) {
         Value::String(text) => {
             for stage in before {
                 let place = format!("{{{}}}", stage.name);
-                *text = text.replace(&place, &stage.settings.out.display().to_string());
+                *text = text.replace(&place, &stage.out.display().to_string());
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| refer(item, before)),
@@ -184,7 +202,7 @@ mod tests {
     #[test]
     fn the_built_in_recipe_can_run_as_it_is() {
         let stages = stages(&open("quickstart").unwrap(), &args("quickstart")).unwrap();
-        assert_eq!(stages[0].settings.out, Path::new("runs/quickstart/01-pretrain"));
+        assert_eq!(stages[0].out, Path::new("runs/quickstart/01-pretrain"));
     }
 
     #[test]
@@ -205,15 +223,15 @@ mod tests {
         let text = "[[stage]]\nname='a'\nverb='pretrain'\ndata='x'\n\
                     [[stage]]\nname='b'\nverb='pretrain'\ndata='x'\ntokenizer='{a}/model/tokenizer.json'";
         let stages = read(text, &RunArgs { out: Some("here".into()), ..args("r") }).unwrap();
-        assert_eq!(stages[1].settings.tokenizer, "here/01-a/model/tokenizer.json");
-        assert_eq!(stages[1].settings.out, Path::new("here/02-b"));
+        assert_eq!(stages[1].settings["tokenizer"].as_str().unwrap(), "here/01-a/model/tokenizer.json");
+        assert_eq!(stages[1].out, Path::new("here/02-b"));
     }
 
     #[test]
     fn data_on_the_command_line_goes_before_the_recipes() {
         let text = "[[stage]]\nname='a'\nverb='pretrain'\ndata='x'";
         let stages = read(text, &RunArgs { data: vec!["y".into()], ..args("r") }).unwrap();
-        assert_eq!(stages[0].settings.data, ["y"]);
+        assert_eq!(stages[0].settings["data"].as_array().unwrap(), &[Value::from("y")]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::options::{TomlFile, given_flags, resolve};
 use crate::report::plots;
 use crate::{Ending, curve, text};
-use cavy_train::Schedule;
+use cavy_train::{PretrainSettings, Schedule, Settings};
 use clap::{ArgMatches, Args};
 use std::path::PathBuf;
 
@@ -29,22 +29,22 @@ pub(crate) struct ScheduleArgs {
 
 /// Draws the curve.
 pub(crate) fn schedule(args: &ScheduleArgs, matches: Option<&ArgMatches>) -> Result<Ending, CliError> {
-    let flags = given_flags(matches)?;
+    let flags = given_flags::<PretrainSettings>(matches)?;
     let file = args.config.as_deref().map(TomlFile::read).transpose()?;
-    let mut settings = resolve(file.as_ref(), &flags)?;
+    let mut settings: PretrainSettings = resolve(file.as_ref(), &flags)?;
     if settings.data.is_empty() {
         // The curve needs no text, so the check for it must not fail.
         settings.data.push("none".to_owned());
     }
     settings.validate()?;
-    let total_steps = match (settings.max_steps, args.steps_per_epoch) {
+    let total_steps = match (settings.optimization.max_steps, args.steps_per_epoch) {
         (0, None) => {
             let hint = "give `--max-steps N`, or `--steps-per-epoch N` with `--epochs`";
             return Err(CliError::usage("the length of the run is not known", hint));
         }
-        (_, steps_per_epoch) => settings.total_steps(steps_per_epoch.unwrap_or(1)),
+        (_, steps_per_epoch) => settings.optimization.total_steps(steps_per_epoch.unwrap_or(1)),
     };
-    let schedule = Schedule::new(&settings, total_steps);
+    let schedule = Schedule::new(&settings.optimization, total_steps);
     if let Some(path) = &args.svg {
         plots::learning_rate_svg(path, &schedule.curve())?;
     }

@@ -38,13 +38,13 @@ pub(crate) fn count(number: f64) -> String {
     }
 }
 
-/// Thousands apart: `1 234 567` with thin spaces that do not break.
+/// Thousands apart: `1,234,567`.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push('\u{202f}');
+            out.push(',');
         }
         out.push(digit);
     }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        assert_eq!(thousands(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(thousands(1_234_567), "1,234,567");
         assert_eq!(thousands(999), "999");
     }
 }

@@ -1,20 +1,20 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
-//! `checkpoints/step-N/` is a Hugging Face directory (`config.json`, `model.safetensors`, `tokenizer.json`) with two more
-//! files: `optimizer.safetensors`, the moments, and `state.json`, the counters, the settings, how long the logs were,
+//! `checkpoints/step-N/` is what the objective saves - a Hugging Face directory (`config.json`, `model.safetensors`,
+//! `tokenizer.json`) or, of a model with an adapter, PEFT's - with two more files: `optimizer.safetensors`, the moments, and `state.json`, the counters, the settings, how long the logs were,
 //! and the fingerprint of every other file. The learning rate, the order of the data and dropout follow from the
 //! number of the step, so there is no other state.
 //!
 //! A checkpoint is written under another name, brought to the disk, and then renamed: where the name is, the checkpoint
 //! is whole.
 
+use crate::TrainError;
 use crate::data::DataFingerprint;
 use crate::files::{Fingerprint, sync_folder, write_atomically, write_error};
 use crate::optimizer::Optimizer;
-use crate::{PretrainSettings, TrainError};
+use crate::settings::Settings;
 use burn::tensor::Device;
 use cavy_model::Model;
-use cavy_text::Tokenizer;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,26 +28,6 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const PARTIAL: &str = ".partial";
 /// Ending of the name under which a checkpoint is deleted.
 const OLD: &str = ".old";
-
-/// Settings that may differ between a run and its continuation: they change neither weights nor data. What the paths of
-/// the text hold is compared by fingerprint.
-const FREE: [&str; 15] = [
-    "out",
-    "threads",
-    "data",
-    "val_data",
-    "text_key",
-    "eval_freq",
-    "eval_iter",
-    "sample_every",
-    "start_context",
-    "sample_tokens",
-    "temperature",
-    "top_k",
-    "save_every",
-    "keep_last",
-    "log_every",
-];
 
 /// Counters of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,17 +66,13 @@ struct State {
 
 /// What a checkpoint is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Snapshot<'a> {
+pub struct Snapshot<'a, S> {
     /// The run's settings.
-    pub settings: &'a PretrainSettings,
+    pub settings: &'a S,
     /// Which data it learns from.
     pub data: &'a DataFingerprint,
-    /// Saved along, so that the checkpoint can be used on its own.
-    pub tokenizer: &'a Tokenizer,
     /// The counters.
     pub progress: &'a Progress,
-    /// The weights.
-    pub model: &'a Model,
     /// The moments.
     pub optimizer: &'a Optimizer,
 }
@@ -126,15 +102,19 @@ pub fn list(run_dir: &Path) -> Result<Vec<usize>, TrainError> {
     Ok(steps)
 }
 
-/// Writes a checkpoint and then deletes those that are neither among the last `keep_last` nor the best.
+/// Writes a checkpoint, for which `write_model` saves the model in a folder, and then deletes those that are neither among the last `keep_last` nor the best.
 ///
 /// Errors: the disk's, with the path. Earlier checkpoints are whole then.
-pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>) -> Result<PathBuf, TrainError> {
+pub fn save<S: Settings>(
+    run_dir: &Path,
+    snapshot: &Snapshot<'_, S>,
+    write_model: impl FnOnce(&Path) -> Result<(), TrainError>,
+) -> Result<PathBuf, TrainError> {
     let target = folder(run_dir, snapshot.progress.step);
     let parent = run_dir.join("checkpoints");
     let partial = parent.join(format!("step-{}{PARTIAL}", snapshot.progress.step));
     sweep(&parent)?;
-    let written = write(&partial, snapshot);
+    let written = write(&partial, snapshot, write_model);
     if written.is_err() {
         // The first error is the one to report, whether or not the clearing up succeeds.
         let _ = fs::remove_dir_all(&partial);
@@ -143,15 +123,18 @@ pub fn save(run_dir: &Path, snapshot: &Snapshot<'_>) -> Result<PathBuf, TrainErr
     remove(&target)?;
     fs::rename(&partial, &target).map_err(write_error(&target))?;
     sync_folder(&parent)?;
-    prune(run_dir, snapshot.settings.keep_last)?;
+    prune(run_dir, snapshot.settings.checkpoints().keep_last)?;
     Ok(target)
 }
 
-fn write(partial: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+fn write<S: Settings>(
+    partial: &Path,
+    snapshot: &Snapshot<'_, S>,
+    write_model: impl FnOnce(&Path) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
     fs::create_dir_all(partial).map_err(write_error(partial))?;
-    snapshot.model.save(partial)?;
+    write_model(partial)?;
     snapshot.optimizer.save(&partial.join(OPTIMIZER))?;
-    snapshot.tokenizer.save(partial.join("tokenizer.json"))?;
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(partial).map_err(write_error(partial))? {
         let entry = entry.map_err(write_error(partial))?;
@@ -223,14 +206,15 @@ pub struct Loaded {
     pub optimizer: Optimizer,
 }
 
-/// Reads the checkpoint at `step`, to go on with `settings` and `data`.
+/// Reads the checkpoint at `step`, to go on with `settings` and `data`; `read_model` reads the model in a folder.
 ///
 /// Errors: a damaged file, by its path, with what to do; settings or data of another run.
-pub fn load(
+pub fn load<S: Settings>(
     run_dir: &Path,
     step: usize,
-    (settings, data): (&PretrainSettings, &DataFingerprint),
+    (settings, data): (&S, &DataFingerprint),
     device: &Device,
+    read_model: impl FnOnce(&Path) -> Result<Model, TrainError>,
 ) -> Result<Loaded, TrainError> {
     let path = folder(run_dir, step);
     let earlier = list(run_dir)?.into_iter().rfind(|&earlier| earlier < step);
@@ -262,8 +246,8 @@ pub fn load(
         };
         return Err(TrainError::OtherText { path, found: of(data), expected: of(&state.data) });
     }
-    let model = Model::load(&path, device)?;
-    let optimizer = Optimizer::load(settings, &path.join(OPTIMIZER), state.progress.updates, device)
+    let model = read_model(&path)?;
+    let optimizer = Optimizer::load(settings.optimization(), &path.join(OPTIMIZER), state.progress.updates, device)
         .map_err(|reason| damaged(OPTIMIZER, reason))?;
     Ok(Loaded { progress: state.progress, model, optimizer })
 }
@@ -296,17 +280,17 @@ fn check_file(path: &Path, expected: &Fingerprint) -> Result<(), (String, String
 /// Fails with the first setting that differs from the checkpoint's and may not.
 ///
 /// Errors: the error itself, or as `Err` what is wrong with the saved settings.
-fn check_settings(
+fn check_settings<S: Settings>(
     path: &Path,
     saved: &str,
-    settings: &PretrainSettings,
+    settings: &S,
 ) -> Result<(), Result<TrainError, (String, String)>> {
     let unreadable = |reason: String| Err((reason, "the settings of a run".to_owned()));
     let table: toml::Table = toml::from_str(saved).map_err(|error| unreadable(error.message().to_owned()))?;
-    let saved = PretrainSettings::from_table(table).map_err(|error| unreadable(error.to_string()))?.to_table();
+    let saved = S::from_table(table).map_err(|error| unreadable(error.to_string()))?.to_table();
     for (key, found) in settings.to_table() {
         let expected = saved.get(&key).cloned();
-        if !FREE.contains(&key.as_str()) && expected.as_ref() != Some(&found) {
+        if !S::is_free(&key) && expected.as_ref() != Some(&found) {
             let expected = expected.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
             let (path, found) = (path.to_path_buf(), found.to_string());
             return Err(Ok(TrainError::OtherSettings { path, key, found, expected }));

@@ -154,7 +154,7 @@ fn documents(settings: &PretrainSettings) -> Result<TrainValidation, TrainError>
         }
     }
     if settings.val_data.is_empty() && !read.is_empty() {
-        let split = split::by_fraction(read, 1.0 - settings.val_fraction, settings.seed)?;
+        let split = split::by_fraction(read, 1.0 - settings.val_fraction, settings.run.seed)?;
         train.extend(split.train);
         val.extend(split.validation);
     } else {
@@ -183,7 +183,7 @@ fn builtin(settings: &PretrainSettings, key: &str, path: &str) -> Result<Option<
     };
     let train_bytes = megabytes * 1_000_000;
     let held_out = (train_bytes as f64 * settings.val_fraction) as usize;
-    let (train, validation) = stories::corpus(settings.seed, train_bytes, held_out);
+    let (train, validation) = stories::corpus(settings.run.seed, train_bytes, held_out);
     Ok(Some(TrainValidation { train, validation }))
 }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    #[error("unknown key `{key}`, hint: {}", .nearest.as_ref().map_or("`cavy pretrain --help` lists the keys".to_owned(), |name| format!("did you mean `{name}`?")))]
-    UnknownKey { key: String, nearest: Option<String> },
+    #[error("unknown key `{key}`, hint: {}", .nearest.as_ref().map_or(format!("`cavy {} --help` lists the keys", .verb), |name| format!("did you mean `{name}`?")))]
+    UnknownKey { verb: &'static str, key: String, nearest: Option<String> },
     #[error("`{key}` is {found}, expected {expected}, hint: {hint}")]
     Invalid { key: String, found: String, expected: String, hint: String },
 }
@@ -50,6 +50,14 @@ pub enum TrainError {
         "the training text makes {windows} windows of {context} tokens, one step takes {needed}, hint: lower `batch_size` or `grad_accum_steps`, or set `drop_last = false`"
     )]
     TooFewWindows { windows: usize, context: usize, needed: usize },
+    #[error(
+        "there are {examples} examples for training, one step takes {needed}, hint: lower `batch_size` or `grad_accum_steps`, or set `drop_last = false`"
+    )]
+    TooFewExamples { examples: usize, needed: usize },
+    #[error(
+        "`split` is `{split}`, which leaves none of {items} items for validation, hint: hold some out, for instance `85/10/5`"
+    )]
+    NoValidation { split: String, items: usize },
     #[error("`vocab_size` is {found}, the tokenizer has {tokens} tokens, hint: set it to 0 or to at least {tokens}")]
     Vocabulary { found: usize, tokens: usize },
     #[error("{path}: holds a run already, hint: `--resume` continues it; another `out` starts a new one beside it")]

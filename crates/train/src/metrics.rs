@@ -3,6 +3,7 @@
 use crate::TrainError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,9 @@ pub enum Record {
     /// An evaluation.
     Eval(EvalRecord),
 }
+
+/// Numbers by name.
+pub type Metrics = BTreeMap<String, f64>;
 
 /// One optimizer step. Numbers that are not finite are `null` on disk and NaN here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,9 @@ pub struct TrainRecord {
     /// Seconds the step took.
     #[serde(deserialize_with = "nan_from_null")]
     pub step_s: f64,
+    /// What only this objective measures, by the names that TRL has for it.
+    #[serde(flatten, deserialize_with = "nans_from_null")]
+    pub metrics: Metrics,
 }
 
 /// One evaluation.
@@ -74,6 +81,9 @@ pub struct EvalRecord {
     pub val_perplexity: f64,
     /// Validation loss in bits for each byte of text, which does not depend on the tokenizer.
     pub val_bits_per_byte: Option<f64>,
+    /// What only this objective measures: `train_` and `eval_` before the names of the steps' records.
+    #[serde(flatten, deserialize_with = "nans_from_null")]
+    pub metrics: Metrics,
 }
 
 /// One line of `samples.jsonl`.
@@ -89,6 +99,9 @@ pub struct SampleRecord {
     pub prompt: String,
     /// The continuation, without the prompt.
     pub text: String,
+    /// What it should have been, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
 }
 
 /// What is known once data and model are ready.
@@ -193,6 +206,11 @@ fn nan_from_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
+fn nans_from_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Metrics, D::Error> {
+    let metrics = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(metrics.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +224,7 @@ mod tests {
             val_loss,
             val_perplexity: val_loss.exp(),
             val_bits_per_byte: None,
+            metrics: Metrics::new(),
         })
     }
 

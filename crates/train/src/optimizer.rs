@@ -1,7 +1,8 @@
 //! AdamW over the parameters of a model, with its moments by parameter name.
 
+use crate::TrainError;
 use crate::files::write_error;
-use crate::{PretrainSettings, TrainError};
+use crate::settings::OptimizationSettings;
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_model::{Gradients, Model, ParameterInfo, ParameterVisitor};
 use cavy_ops::adamw_step;
@@ -28,7 +29,7 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// The optimizer that `settings` describe, before its first update. The learning rate comes with each update.
-    pub fn new(settings: &PretrainSettings) -> Self {
+    pub fn new(settings: &OptimizationSettings) -> Self {
         let rule = AdamW {
             lr: 0.0,
             beta1: settings.beta1 as f32,
@@ -68,7 +69,7 @@ impl Optimizer {
     ///
     /// Errors: what is wrong with the file, in words that follow its path: found, expected.
     pub(crate) fn load(
-        settings: &PretrainSettings,
+        settings: &OptimizationSettings,
         path: &Path,
         updates: u64,
         device: &Device,
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_update_changes_parameters_and_moments_where_they_lie() {
-        let mut optimizer = Optimizer::new(&PretrainSettings::default());
+        let mut optimizer = Optimizer::new(&OptimizationSettings::default());
         let model = tiny_model(0.0);
         let found = gradients(&model);
         let mut model = optimizer.update(model, found, 1e-3, 1.0);
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn matrices_decay_and_norms_and_biases_do_not() {
         // A scale of zero makes all gradients zero, so only the decay is left: 1 - 0.1 * 0.5 = 0.95.
-        let settings = PretrainSettings { weight_decay: 0.5, ..PretrainSettings::default() };
+        let settings = OptimizationSettings { weight_decay: 0.5, ..OptimizationSettings::default() };
         let read = |model: Model| {
             let mut values = Values(BTreeMap::new());
             (model.for_each_parameter(&mut values), values.0)
@@ -246,7 +247,7 @@ mod tests {
     fn moments_come_back_from_the_disk_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("optimizer.safetensors");
-        let settings = PretrainSettings::default();
+        let settings = OptimizationSettings::default();
         let mut optimizer = Optimizer::new(&settings);
         let model = tiny_model(0.0);
         let found = gradients(&model);

@@ -1,7 +1,7 @@
 //! Which tokens a step sees: a function of the settings, the seed and the step's number.
 
 use crate::TrainError;
-use crate::settings::{PretrainSettings, WindowOrder};
+use crate::settings::{OptimizationSettings, PretrainSettings, WindowOrder};
 use cavy_model::Pass;
 use cavy_ops::Segments;
 use cavy_text::order::{Epoch, Order};
@@ -21,14 +21,39 @@ pub struct Batch {
     pub ids: Arc<[u32]>,
     /// The token that follows each.
     pub targets: Arc<[u32]>,
+    /// Which targets carry loss; `None` where all do.
+    pub trained: Option<Arc<[bool]>>,
     /// Where the windows lie.
     pub segments: Arc<Segments>,
 }
 
 impl Batch {
-    /// Tokens that carry loss: all.
+    /// Segments of `lengths`, with the targets that `trained` tells carrying loss.
+    ///
+    /// Panics: if the lengths do not add up to the tokens.
+    pub fn masked(ids: Vec<u32>, targets: Vec<u32>, trained: Vec<bool>, lengths: &[usize]) -> Self {
+        let segments = Arc::new(Segments::of_lengths(lengths));
+        assert!(ids.len() == segments.tokens() && trained.len() == targets.len() && ids.len() == targets.len());
+        Self { ids: ids.into(), targets: targets.into(), trained: Some(trained.into()), segments }
+    }
+
+    /// Tokens that the model reads.
     pub fn tokens(&self) -> usize {
         self.targets.len()
+    }
+
+    /// Tokens that carry loss.
+    pub fn trained_tokens(&self) -> usize {
+        let trained = |trained: &Arc<[bool]>| trained.iter().filter(|&&trained| trained).count();
+        self.trained.as_ref().map_or(self.targets.len(), trained)
+    }
+
+    /// `weight` for every token that carries loss, 0 for any other.
+    pub fn weights(&self, weight: f32) -> Vec<f32> {
+        match &self.trained {
+            None => vec![weight; self.targets.len()],
+            Some(trained) => trained.iter().map(|&trained| if trained { weight } else { 0.0 }).collect(),
+        }
     }
 
     /// The forward pass over these tokens.
@@ -42,7 +67,7 @@ impl Batch {
         let rows = ids.chunks_mut(context).zip(targets.chunks_mut(context));
         rows.enumerate().for_each(|(row, (ids, targets))| copy(row, ids, targets));
         let segments = Arc::new(Segments::uniform(count, context));
-        Self { ids: ids.into(), targets: targets.into(), segments }
+        Self { ids: ids.into(), targets: targets.into(), trained: None, segments }
     }
 }
 
@@ -68,10 +93,10 @@ impl Sampler {
     ///
     /// Errors: the text has not one window, or too few for one step.
     pub fn new(settings: &PretrainSettings, train_tokens: usize) -> Result<Self, TrainError> {
-        let (context, per_step) = (settings.context_length, settings.batch_size * settings.grad_accum_steps);
+        let (context, per_step) = (settings.context_length, settings.optimization.examples_per_step());
         let stride = settings.stride_tokens();
         let windows = windows("training", train_tokens, context, stride)?;
-        let seed = hash3(settings.seed, PURPOSE, 0);
+        let seed = hash3(settings.run.seed, PURPOSE, 0);
         let shuffle = (settings.window_order == WindowOrder::Shuffled).then_some(seed);
         let order = Order::new(windows.count(), per_step, settings.drop_last, shuffle);
         let (source, steps_per_epoch) = if settings.window_order == WindowOrder::Random {
@@ -83,17 +108,12 @@ impl Sampler {
         if steps_per_epoch == 0 {
             return Err(TrainError::TooFewWindows { windows: windows.count(), context, needed: per_step });
         }
-        Ok(Self { windows, source, batch_size: settings.batch_size, steps_per_epoch })
+        Ok(Self { windows, source, batch_size: settings.optimization.batch_size, steps_per_epoch })
     }
 
     /// Optimizer steps in one pass over the text. At random offsets: the steps that see as many tokens as it has.
     pub fn steps_per_epoch(&self) -> usize {
         self.steps_per_epoch
-    }
-
-    /// Passes over the text after so many steps.
-    pub fn epoch_after(&self, steps: usize) -> f64 {
-        steps as f64 / self.steps_per_epoch as f64
     }
 
     /// The micro-batches of step `step`, counted from 0: windows in order, `batch_size` at a time.
@@ -125,6 +145,48 @@ impl Sampler {
                 indices.chunks(batch_size).map(gather).collect()
             }
         }
+    }
+}
+
+/// The order in which a run meets examples, stateless: any step can be asked for first.
+#[derive(Debug)]
+pub struct Items {
+    order: Order,
+    latest: Option<(usize, Epoch)>,
+    batch_size: usize,
+}
+
+impl Items {
+    /// The order of `count` examples; `shuffle` is the seed of another one each epoch, or `None` for theirs.
+    ///
+    /// Errors: there are too few examples for one step.
+    pub fn new(
+        settings: &OptimizationSettings,
+        count: usize,
+        drop_last: bool,
+        shuffle: Option<u64>,
+    ) -> Result<Self, TrainError> {
+        let needed = settings.examples_per_step();
+        let order = Order::new(count, needed, drop_last, shuffle);
+        if order.batches_per_epoch() == 0 {
+            return Err(TrainError::TooFewExamples { examples: count, needed });
+        }
+        Ok(Self { order, latest: None, batch_size: settings.batch_size })
+    }
+
+    /// Optimizer steps in one pass over the examples.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.order.batches_per_epoch()
+    }
+
+    /// The examples of step `step`, counted from 0, in micro-batches.
+    pub fn step(&mut self, step: usize) -> Vec<Vec<usize>> {
+        let (epoch, batch) = self.order.locate(step);
+        if self.latest.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            self.latest = Some((epoch, self.order.epoch(epoch)));
+        }
+        let indices = self.latest.as_ref().map_or(&[][..], |(_, order)| order.batch(batch));
+        indices.chunks(self.batch_size).map(<[usize]>::to_vec).collect()
     }
 }
 
@@ -168,13 +230,19 @@ pub(crate) fn in_order<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::OptimizationSettings;
 
     fn store(tokens: u32) -> TokenStore {
         TokenStore::from_tokens((0..tokens).collect(), tokens as usize, u64::from(tokens)).unwrap()
     }
 
     fn settings(window_order: WindowOrder) -> PretrainSettings {
-        PretrainSettings { context_length: 4, batch_size: 2, window_order, ..PretrainSettings::default() }
+        sized(2, 1, PretrainSettings { context_length: 4, window_order, ..PretrainSettings::default() })
+    }
+
+    fn sized(batch_size: usize, grad_accum_steps: usize, settings: PretrainSettings) -> PretrainSettings {
+        let optimization = OptimizationSettings { batch_size, grad_accum_steps, ..settings.optimization.clone() };
+        PretrainSettings { optimization, ..settings }
     }
 
     /// First input of every window of a step.
@@ -218,8 +286,8 @@ mod tests {
     fn accumulated_micro_batches_are_the_windows_of_one_large_batch() {
         let store = store(200);
         for order in [WindowOrder::Shuffled, WindowOrder::Random] {
-            let many = PretrainSettings { batch_size: 3, grad_accum_steps: 4, ..settings(order) };
-            let one = PretrainSettings { batch_size: 12, grad_accum_steps: 1, ..settings(order) };
+            let many = sized(3, 4, settings(order));
+            let one = sized(12, 1, settings(order));
             let parts = Sampler::new(&many, store.len()).unwrap().step(&store, 2);
             let whole = Sampler::new(&one, store.len()).unwrap().step(&store, 2);
             assert_eq!((parts.len(), whole.len()), (4, 1));
@@ -230,7 +298,7 @@ mod tests {
     #[test]
     fn a_last_batch_that_is_not_full_is_left_out_or_taken_as_it_is() {
         let store = store(46);
-        let kept = PretrainSettings { drop_last: false, batch_size: 4, ..settings(WindowOrder::Sequential) };
+        let kept = PretrainSettings { drop_last: false, ..sized(4, 1, settings(WindowOrder::Sequential)) };
         let mut sampler = Sampler::new(&kept, store.len()).unwrap();
         assert_eq!(sampler.steps_per_epoch(), 3);
         assert_eq!(starts(&sampler.step(&store, 2)), [32, 36, 40]);
@@ -241,7 +309,7 @@ mod tests {
     #[test]
     fn text_that_is_too_short_is_told_apart_by_split_and_reason() {
         let error = |tokens, batch_size| {
-            let settings = PretrainSettings { batch_size, ..settings(WindowOrder::Shuffled) };
+            let settings = sized(batch_size, 1, settings(WindowOrder::Shuffled));
             Sampler::new(&settings, tokens).unwrap_err().to_string()
         };
         insta::assert_snapshot!(error(4, 2), @"the training text is too short: it has 4 tokens, a context of 4 needs at least 5, hint: give more text, or choose a `context_length` of at most 3");

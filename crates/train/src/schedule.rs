@@ -1,6 +1,6 @@
 //! The learning rate at each step.
 
-use crate::settings::{LrSchedule, PretrainSettings};
+use crate::settings::{LrSchedule, OptimizationSettings};
 use std::f64::consts::PI;
 
 /// Linear warmup from `initial_lr` to `peak_lr`, then one of four courses.
@@ -38,7 +38,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule that `settings` describe for a run of `total_steps`.
-    pub fn new(settings: &PretrainSettings, total_steps: usize) -> Self {
+    pub fn new(settings: &OptimizationSettings, total_steps: usize) -> Self {
         let warmup_steps = settings.warmup_steps.steps(total_steps);
         let decay_steps = (settings.decay_fraction * total_steps as f64).round() as usize;
         Self {
@@ -93,14 +93,14 @@ mod tests {
     use crate::settings::Warmup;
     use proptest::prelude::*;
 
-    fn chapter_settings() -> PretrainSettings {
-        PretrainSettings {
+    fn chapter_settings() -> OptimizationSettings {
+        OptimizationSettings {
             initial_lr: 1e-5,
             peak_lr: 1e-3,
             min_lr: 1e-5,
             warmup_steps: Warmup::Fraction(0.2),
             epochs: 15,
-            ..PretrainSettings::default()
+            ..OptimizationSettings::default()
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn wsd_stays_at_the_peak_until_the_last_fifth() {
-        let settings = PretrainSettings { lr_schedule: LrSchedule::Wsd, decay_fraction: 0.2, ..chapter_settings() };
+        let settings = OptimizationSettings { lr_schedule: LrSchedule::Wsd, decay_fraction: 0.2, ..chapter_settings() };
         let schedule = Schedule::new(&settings, 100);
         // 20 steps of warmup, 60 at the peak, 20 of decay: step 90 is half way between 1e-3 and 1e-5.
         assert_eq!((schedule.lr_at(20), schedule.lr_at(80)), (1e-3, 1e-3));
@@ -143,14 +143,15 @@ mod tests {
 
     #[test]
     fn a_linear_schedule_is_half_way_down_in_the_middle() {
-        let schedule = Schedule::new(&PretrainSettings { lr_schedule: LrSchedule::Linear, ..chapter_settings() }, 135);
+        let schedule =
+            Schedule::new(&OptimizationSettings { lr_schedule: LrSchedule::Linear, ..chapter_settings() }, 135);
         assert!((schedule.lr_at(81) - 5.05e-4).abs() < 1e-15);
         assert_eq!(schedule.lr_at(135), 1e-5);
     }
 
     #[test]
     fn a_count_of_warmup_steps_is_taken_as_it_is_and_never_exceeds_the_run() {
-        let with = |warmup_steps| Schedule::new(&PretrainSettings { warmup_steps, ..chapter_settings() }, 50);
+        let with = |warmup_steps| Schedule::new(&OptimizationSettings { warmup_steps, ..chapter_settings() }, 50);
         assert_eq!(with(Warmup::Steps(7)).warmup_steps, 7);
         assert_eq!(with(Warmup::Steps(80)).warmup_steps, 50);
         assert_eq!(with(Warmup::Steps(0)).lr_at(0), 1e-3);
@@ -169,9 +170,9 @@ mod tests {
             total_steps in 0usize..300,
         ) -> Schedule {
             let warmup_steps = if warmup > 0.0 { Warmup::Fraction(warmup) } else { Warmup::Steps(0) };
-            let settings = PretrainSettings {
+            let settings = OptimizationSettings {
                 lr_schedule: kind, peak_lr, min_lr: low * peak_lr, initial_lr: start * peak_lr, warmup_steps,
-                decay_fraction, ..PretrainSettings::default()
+                decay_fraction, ..OptimizationSettings::default()
             };
             Schedule::new(&settings, total_steps)
         }

@@ -1,7 +1,8 @@
 //! One optimizer step: forward and backward over its micro-batches, clip, update.
 
+use crate::metrics::Metrics;
+use crate::objectives::{Loss, PassSettings, Tally};
 use crate::optimizer::Optimizer;
-use crate::sampler::Batch;
 use cavy_model::{Gradients, Model};
 use cavy_text::rng::hash3;
 
@@ -24,9 +25,9 @@ pub struct StepSettings {
 }
 
 /// What a step found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// Mean loss of the step's tokens, in nats.
+    /// Mean loss of the step by weight: of its tokens, in nats, where each has the weight of one.
     pub loss: f64,
     /// Global L2 norm of the gradients.
     pub grad_norm: f64,
@@ -40,6 +41,8 @@ pub struct StepReport {
     pub clipped: bool,
     /// Whether loss or norm was not finite, so that nothing was updated.
     pub skipped: bool,
+    /// Means of what else the loss found.
+    pub metrics: Metrics,
 }
 
 /// The factor that brings gradients of `norm` down to `max_norm`: `min(1, max_norm / (norm + 1e-6))`.
@@ -51,45 +54,46 @@ pub fn clip_scale(norm: f64, max_norm: Option<f64>) -> f64 {
 
 /// One optimizer step.
 ///
-/// Every token has the weight of one in all tokens of the step, whichever micro-batch it is in: `k` micro-batches of
-/// `n` windows are one of `k n`. A step whose loss or norm is not finite changes neither model nor optimizer.
+/// Every token (example, pair) has the weight of one in all of the step, whichever micro-batch it is in: `k`
+/// micro-batches of `n` windows are one of `k n`. A step whose loss or norm is not finite changes neither model nor optimizer.
 ///
 /// Numbers: losses are summed in f64 over the tokens in order; gradients of micro-batches in f32.
 /// Law: accumulation is exact in tokens, up to the rounding of f32 sums.
 ///
-/// Panics: if there is no micro-batch.
-pub fn step(
+/// Panics: if nothing of the step carries loss.
+pub fn step<L: Loss>(
     model: Model,
     optimizer: &mut Optimizer,
-    micro_batches: &[Batch],
+    loss: &L,
+    micro_batches: &[L::Batch],
     settings: &StepSettings,
 ) -> (Model, StepReport) {
-    let tokens: usize = micro_batches.iter().map(Batch::tokens).sum();
-    assert!(tokens > 0, "a step has tokens");
-    let weight = 1.0 / tokens as f32;
+    let weight: f64 = micro_batches.iter().map(|batch| loss.weight(batch)).sum();
+    assert!(weight > 0.0, "a step has something that carries loss");
+    let share = 1.0 / weight as f32;
     let mut gradients = Gradients::default();
-    let mut loss = 0.0;
+    let mut tally = Tally::default();
     for (index, batch) in micro_batches.iter().enumerate() {
         let dropout_key = hash3(settings.seed ^ PURPOSE, settings.step as u64, index as u64);
-        let weights = vec![weight; batch.tokens()];
-        let pass = batch.pass(Some(dropout_key));
-        let (_, logprobs, found) = model.loss_and_gradients(&pass, &batch.targets, &weights, settings.recompute);
-        loss -= logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
+        let pass = PassSettings { dropout_key: Some(dropout_key), recompute: settings.recompute };
+        let (found, counted) = loss.learn(&model, batch, share, pass);
+        tally.merge(&counted);
         gradients.add(found);
     }
-    loss /= tokens as f64;
+    let mean_loss = tally.mean(Tally::LOSS);
     let stats = gradients.stats();
     let grad_norm = stats.sum_squares.sqrt();
     let scale = clip_scale(grad_norm, settings.max_norm);
-    let skipped = !loss.is_finite() || !grad_norm.is_finite();
+    let skipped = !mean_loss.is_finite() || !grad_norm.is_finite();
     let report = StepReport {
-        loss,
+        loss: mean_loss,
         grad_norm,
         grad_norm_clipped: grad_norm * scale,
         grad_max: f64::from(stats.max_abs),
-        tokens,
+        tokens: micro_batches.iter().map(|batch| loss.tokens(batch)).sum(),
         clipped: !skipped && scale < 1.0,
         skipped,
+        metrics: tally.metrics(""),
     };
     let model = if skipped { model } else { optimizer.update(model, gradients, settings.lr, scale) };
     (model, report)
@@ -98,7 +102,9 @@ pub fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PretrainSettings;
+    use crate::objectives::next_token::NextToken;
+    use crate::sampler::Batch;
+    use crate::settings::OptimizationSettings;
     use crate::testing::{batch, poisoned, tiny_model, values};
 
     fn settings(max_norm: Option<f64>) -> StepSettings {
@@ -106,7 +112,7 @@ mod tests {
     }
 
     fn run(model: Model, batches: &[Batch], settings: &StepSettings) -> (Model, StepReport) {
-        step(model, &mut Optimizer::new(&PretrainSettings::default()), batches, settings)
+        step(model, &mut Optimizer::new(&OptimizationSettings::default()), &NextToken, batches, settings)
     }
 
     fn split(whole: &Batch, parts: usize) -> Vec<Batch> {
@@ -115,6 +121,7 @@ mod tests {
         let part = |index: usize| Batch {
             ids: whole.ids[index * tokens..][..tokens].into(),
             targets: whole.targets[index * tokens..][..tokens].into(),
+            trained: None,
             segments: std::sync::Arc::new(cavy_ops::Segments::uniform(rows, tokens / rows)),
         };
         (0..parts).map(part).collect()
@@ -163,6 +170,7 @@ mod tests {
         Batch {
             ids: a.ids.iter().chain(&*b.ids).copied().collect(),
             targets: a.targets.iter().chain(&*b.targets).copied().collect(),
+            trained: None,
             segments: std::sync::Arc::new(cavy_ops::Segments::uniform(rows, tokens / rows)),
         }
     }
@@ -181,8 +189,8 @@ mod tests {
     fn a_step_that_is_not_finite_changes_nothing() {
         let model = poisoned(tiny_model(0.0));
         let before = values(&model);
-        let mut optimizer = Optimizer::new(&PretrainSettings::default());
-        let (model, report) = step(model, &mut optimizer, &[batch(2, 8)], &settings(Some(1.0)));
+        let mut optimizer = Optimizer::new(&OptimizationSettings::default());
+        let (model, report) = step(model, &mut optimizer, &NextToken, &[batch(2, 8)], &settings(Some(1.0)));
         assert!(report.skipped && !report.clipped);
         assert!(!report.loss.is_finite() || !report.grad_norm.is_finite());
         assert_eq!(optimizer.updates(), 0);

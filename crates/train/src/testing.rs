@@ -29,6 +29,7 @@ pub(crate) fn batch(rows: usize, context: usize) -> Batch {
     Batch {
         ids: (0..rows * context).map(token).collect(),
         targets: (1..=rows * context).map(token).collect(),
+        trained: None,
         segments: Arc::new(Segments::uniform(rows, context)),
     }
 }

@@ -1,10 +1,13 @@
 //! Whole runs of tiny models: learning, stopping, resuming, and what goes wrong.
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
 
+use cavy_train::Outcome;
 use cavy_train::metrics::{self, Event, Observer, Record, SampleRecord};
-use cavy_train::pretrain::{Outcome, run};
-use cavy_train::settings::{Arch, Warmup, WindowOrder};
-use cavy_train::{PretrainSettings, TrainError, checkpoint};
+use cavy_train::pretrain::run;
+use cavy_train::settings::{
+    Arch, CheckpointSettings, EvaluationSettings, OptimizationSettings, RunSettings, Warmup, WindowOrder,
+};
+use cavy_train::{PretrainSettings, Settings, TrainError, checkpoint};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,22 +37,34 @@ fn settings(folder: &Path) -> PretrainSettings {
         num_hidden_layers: 2,
         num_attention_heads: 2,
         context_length: 16,
-        batch_size: 6,
-        grad_accum_steps: 2,
-        max_steps: 20,
-        initial_lr: 1e-4,
-        peak_lr: 3e-3,
-        min_lr: 1e-4,
-        warmup_steps: Warmup::Steps(4),
-        eval_freq: 5,
-        eval_iter: 3,
-        sample_every: 6,
+        optimization: OptimizationSettings {
+            batch_size: 6,
+            grad_accum_steps: 2,
+            max_steps: 20,
+            initial_lr: 1e-4,
+            peak_lr: 3e-3,
+            min_lr: 1e-4,
+            warmup_steps: Warmup::Steps(4),
+            ..OptimizationSettings::default()
+        },
+        evaluation: EvaluationSettings {
+            eval_freq: 5,
+            eval_iter: 3,
+            sample_every: 6,
+            sample_tokens: 12,
+            ..EvaluationSettings::default()
+        },
         start_context: "the cat ".to_owned(),
-        sample_tokens: 12,
-        save_every: 0,
-        threads: 2,
+        checkpoints: CheckpointSettings { save_every: 0, ..CheckpointSettings::default() },
+        run: RunSettings { threads: 2, ..PretrainSettings::default().run },
         ..PretrainSettings::default()
     }
+}
+
+/// `settings` with a change.
+fn with(mut settings: PretrainSettings, change: impl FnOnce(&mut PretrainSettings)) -> PretrainSettings {
+    change(&mut settings);
+    settings
 }
 
 /// Sets `stop` once so many steps are done, and keeps what it hears.
@@ -110,7 +125,10 @@ fn assert_same_run(expected: &Path, found: &Path) {
 fn a_run_leaves_everything_it_promises_and_its_model_has_learned() {
     let folder = tempfile::tempdir().unwrap();
     let run_dir = folder.path().join("run");
-    let settings = PretrainSettings { max_steps: 300, eval_freq: 100, eval_iter: 100, ..settings(folder.path()) };
+    let settings = with(settings(folder.path()), |s| {
+        s.optimization.max_steps = 300;
+        (s.evaluation.eval_freq, s.evaluation.eval_iter) = (100, 100);
+    });
     let Outcome::Finished(finished) = run_whole(&settings, &run_dir).unwrap() else { panic!("not finished") };
     assert_eq!((finished.step, finished.model), (300, run_dir.join("model")));
     let records: Vec<Record> = metrics::read_lines(&run_dir.join("metrics.jsonl")).unwrap();
@@ -159,7 +177,10 @@ fn stopped_at_step_seven_and_resumed_is_bitwise_the_run_that_was_never_stopped()
 #[test]
 fn killed_between_checkpoints_and_resumed_is_bitwise_the_run_that_was_never_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = PretrainSettings { drop_rate: 0.2, save_every: 5, ..settings(folder.path()) };
+    let settings = with(settings(folder.path()), |s| {
+        s.drop_rate = 0.2;
+        s.checkpoints.save_every = 5;
+    });
     let (straight, killed) = (folder.path().join("straight"), folder.path().join("killed"));
     run_whole(&settings, &straight).unwrap();
     run_until(&settings, &killed, false, 7).unwrap();
@@ -201,23 +222,23 @@ fn resuming_a_finished_run_changes_nothing() {
 #[test]
 fn threads_change_no_bit_of_a_run() {
     let folder = tempfile::tempdir().unwrap();
-    let one = PretrainSettings { threads: 1, drop_rate: 0.1, ..settings(folder.path()) };
+    let one = with(settings(folder.path()), |s| {
+        s.drop_rate = 0.1;
+        s.run.threads = 1;
+    });
     run_whole(&one, &folder.path().join("one")).unwrap();
-    run_whole(&PretrainSettings { threads: 2, ..one }, &folder.path().join("two")).unwrap();
+    run_whole(&with(one, |s| s.run.threads = 2), &folder.path().join("two")).unwrap();
     assert_same_run(&folder.path().join("one"), &folder.path().join("two"));
 }
 
 #[test]
 fn a_run_that_diverges_skips_steps_and_then_gives_up_with_advice() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = PretrainSettings {
-        peak_lr: 1e38,
-        warmup_steps: Warmup::Steps(0),
-        max_skipped_steps: 3,
-        max_norm: 0.0,
-        eval_freq: 0,
-        ..settings(folder.path())
-    };
+    let settings = with(settings(folder.path()), |s| {
+        (s.optimization.peak_lr, s.optimization.warmup_steps) = (1e38, Warmup::Steps(0));
+        (s.optimization.max_skipped_steps, s.optimization.max_norm) = (3, 0.0);
+        s.evaluation.eval_freq = 0;
+    });
     let run_dir = folder.path().join("run");
     let stop = AtomicBool::new(false);
     let mut watch = Watch { stop: &stop, at: 0, notes: Vec::new(), checkpoints: Vec::new() };
@@ -253,7 +274,7 @@ fn bad_input_is_named_and_writes_nothing() {
         (PretrainSettings { vocab_size: 7, ..good.clone() }, "`vocab_size` is 7"),
         (PretrainSettings { tokenizer: "none.json".to_owned(), ..good.clone() }, "none.json"),
         (PretrainSettings { start_context: "Über".to_owned(), ..good.clone() }, "start context"),
-        (PretrainSettings { batch_size: 4000, ..good.clone() }, "one step takes 8000"),
+        (with(good.clone(), |s| s.optimization.batch_size = 4000), "one step takes 8000"),
     ];
     for (settings, named) in cases {
         let run_dir = folder.path().join("run");
@@ -270,7 +291,7 @@ fn bad_input_is_named_and_writes_nothing() {
 #[test]
 fn a_truncated_checkpoint_is_named_and_the_one_before_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = PretrainSettings { save_every: 5, ..settings(folder.path()) };
+    let settings = with(settings(folder.path()), |s| s.checkpoints.save_every = 5);
     let (straight, broken) = (folder.path().join("straight"), folder.path().join("broken"));
     run_whole(&settings, &straight).unwrap();
     run_until(&settings, &broken, false, 12).unwrap();
@@ -312,7 +333,7 @@ fn a_disk_that_fills_up_is_named_and_the_checkpoint_before_is_whole() {
         eprintln!("not tested: mounting a small disk needs root");
         return;
     };
-    let settings = PretrainSettings { save_every: 4, ..settings(folder.path()) };
+    let settings = with(settings(folder.path()), |s| s.checkpoints.save_every = 4);
     let run_dir = disk.0.path().join("run");
     let error = run_whole(&settings, &run_dir).unwrap_err();
     let message = error.to_string();

@@ -5,10 +5,11 @@ use crate::{Ending, text};
 use cavy_model::{Device, Gpt2Config, Model, ModelConfig, WeightInit};
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{Exec, Segments, set_exec};
-use cavy_train::PretrainSettings;
+use cavy_train::machine::matmul_flops_per_s;
+use cavy_train::objectives::next_token::NextToken;
 use cavy_train::optimizer::Optimizer;
-use cavy_train::pretrain::machine::matmul_flops_per_s;
 use cavy_train::sampler::Batch;
+use cavy_train::settings::OptimizationSettings;
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
 use std::sync::Arc;
@@ -80,17 +81,17 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
     let exec = if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) };
     set_exec(exec);
     let mut model = Model::new(&config, WeightInit::Gpt2, 0, &Device::flex().autodiff());
-    let mut optimizer = Optimizer::new(&PretrainSettings { weight_decay: 0.1, ..PretrainSettings::default() });
+    let mut optimizer = Optimizer::new(&OptimizationSettings::default());
     let n = args.batch * args.tokens;
     let random = |key: u64| (0..n as u64).map(|i| (subkey(key, i) % args.vocab as u64) as u32).collect::<Arc<[u32]>>();
     let segments = Arc::new(Segments::uniform(args.batch, args.tokens));
-    let batch = Batch { ids: random(1), targets: random(2), segments };
+    let batch = Batch { ids: random(1), targets: random(2), trained: None, segments };
     let mut seconds = Vec::new();
     let (mut first_loss, mut last_loss) = (f64::NAN, f64::NAN);
     for index in 0..=args.steps {
         let settings = StepSettings { lr: 1e-4, max_norm: Some(1.0), step: index, seed: 0, recompute: args.recompute };
         let start = Instant::now();
-        let (updated, report) = step(model, &mut optimizer, std::slice::from_ref(&batch), &settings);
+        let (updated, report) = step(model, &mut optimizer, &NextToken, std::slice::from_ref(&batch), &settings);
         model = updated;
         last_loss = report.loss;
         if index == 0 {

@@ -10,8 +10,12 @@ use toml::Table;
 pub(crate) struct RunData {
     /// The directory's name, with its parent's where that says more.
     pub(crate) name: String,
+    /// What made the run: `pretrain`, `sft`, ...
+    pub(crate) verb: String,
     /// `run.toml`.
     pub(crate) settings: Table,
+    /// `summary.json`; null before the end, and of runs that leave none.
+    pub(crate) summary: serde_json::Value,
     /// Every step.
     pub(crate) train: Vec<TrainRecord>,
     /// Every evaluation.
@@ -30,7 +34,7 @@ impl RunData {
             let message = format!("{} is not the directory of a run: it has no metrics.jsonl", directory.display());
             return Err(CliError::usage(message, "give the directory that `cavy pretrain --out` named"));
         }
-        let mut data = Self { name: name(directory), ..Self::default() };
+        let mut data = Self { name: name(directory), verb: "pretrain".to_owned(), ..Self::default() };
         for record in read_lines(&metrics)? {
             match record {
                 Record::Train(record) => data.train.push(record),
@@ -43,7 +47,16 @@ impl RunData {
         }
         let settings = directory.join("run.toml");
         if settings.exists() {
-            data.settings = crate::options::TomlFile::read(&settings)?.table;
+            let file = crate::options::TomlFile::read(&settings)?;
+            if let Some(verb) = file.first_line().strip_prefix("# cavy ").and_then(|line| line.split(' ').next()) {
+                verb.clone_into(&mut data.verb);
+            }
+            data.settings = file.table;
+        }
+        let summary = directory.join("summary.json");
+        if summary.exists() {
+            let text = fs_err::read(&summary).map_err(CliError::read(&summary))?;
+            data.summary = serde_json::from_slice(&text).unwrap_or_default();
         }
         Ok(data)
     }

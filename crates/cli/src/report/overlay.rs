@@ -3,7 +3,8 @@
 use super::chart::{Chart, Series, escape, plain};
 use super::load::RunData;
 use super::page::{document, figure, series, shown};
-use crate::text::{count, duration};
+use super::tuning;
+use crate::text::{count, duration, thousands};
 use cavy_train::metrics::TrainRecord;
 use std::fmt::Write as _;
 use toml::Value;
@@ -69,25 +70,26 @@ fn in_millions(series: Series) -> Series {
     Series { points: series.points.into_iter().map(|(x, y)| (x / 1e6, y)).collect(), ..series }
 }
 
-/// A row of key figures for each run.
+/// A row of key figures for each run; those of fine-tuning where a run has them.
 fn figures(runs: &[RunData], names: &[String]) -> String {
-    let mut out =
-        "<h2>Key figures</h2>\n<div class=\"scroll\"><table>\n<tr><th>run</th><th>lowest validation loss</th>\
-                   <th>at step</th><th>last training loss</th><th>tokens seen</th><th>tokens/s</th><th>time</th></tr>\n"
-            .to_owned();
+    type Column = (&'static str, fn(&RunData) -> Option<String>);
+    let columns: [Column; 9] = [
+        ("lowest validation loss", |run| run.best().map(|best| format!("{:.4}", best.val_loss))),
+        ("at step", |run| run.best().map(|best| best.step.to_string())),
+        ("last training loss", |run| run.evals.last().map(|last| format!("{:.4}", last.train_loss))),
+        ("test loss", |run| run.summary["test"]["loss"].as_f64().map(|loss| format!("{loss:.4}"))),
+        ("right on the test part", |run| tuning::test_accuracy(run).map(|share| format!("{:.1} %", 100.0 * share))),
+        ("parameters trained", |run| tuning::trainable(run).map(thousands)),
+        ("tokens seen", |run| Some(count(run.tokens() as f64))),
+        ("tokens/s", |run| Some(count(run.median(|record| record.tokens_per_s)))),
+        ("time", |run| Some(duration(run.seconds()))),
+    ];
+    let shown: Vec<Column> = columns.into_iter().filter(|(_, of)| runs.iter().any(|run| of(run).is_some())).collect();
+    let head = cells("th", std::iter::once("run".to_owned()).chain(shown.iter().map(|(name, _)| (*name).to_owned())));
+    let mut out = format!("<h2>Key figures</h2>\n<div class=\"scroll\"><table>\n<tr>{head}</tr>\n");
     for (run, name) in runs.iter().zip(names) {
-        let best = run.best();
-        let _ = writeln!(
-            out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            escape(name),
-            best.map_or("-".into(), |best| format!("{:.4}", best.val_loss)),
-            best.map_or("-".into(), |best| best.step.to_string()),
-            run.evals.last().map_or("-".into(), |last| format!("{:.4}", last.train_loss)),
-            count(run.tokens() as f64),
-            count(run.median(|record| record.tokens_per_s)),
-            duration(run.seconds())
-        );
+        let values = shown.iter().map(|(_, of)| of(run).unwrap_or_else(|| "-".to_owned()));
+        let _ = writeln!(out, "<tr>{}</tr>", cells("td", std::iter::once(name.clone()).chain(values)));
     }
     out + "</table></div>\n"
 }

@@ -2,10 +2,11 @@
 
 use super::chart::{Chart, Series, escape, plain};
 use super::load::RunData;
+use super::tuning;
 use super::verdict::{Tone, verdicts};
 use crate::text::{count, duration};
-use cavy_train::PretrainSettings;
 use cavy_train::metrics::SampleRecord;
+use cavy_train::{PretrainSettings, Settings};
 use std::fmt::Write as _;
 use toml::Value;
 
@@ -32,10 +33,13 @@ pub(crate) fn render(run: &RunData) -> String {
     body.push_str(&tiles(run));
     body.push_str("<h2>How it went</h2>\n<div class=\"charts\">\n");
     body.push_str(&figure(&loss(run), true));
-    for chart in [learning_rate(run), grad_norm(run), throughput(run), mfu(run)] {
+    let accuracy = accuracy(run);
+    for chart in accuracy.into_iter().chain([learning_rate(run), grad_norm(run), throughput(run), mfu(run)]) {
         body.push_str(&figure(&chart, false));
     }
     body.push_str("</div>\n");
+    body.push_str(&tuning::labels(run));
+    body.push_str(&tuning::answers(run));
     body.push_str(&samples(&run.samples));
     body.push_str(&settings(run));
     document(&run.name, &body)
@@ -47,12 +51,22 @@ fn header(run: &RunData) -> String {
     if !run.settings.is_empty() {
         let data = setting("data");
         let name = data.rsplit('/').next().unwrap_or(&data).to_owned();
-        about.push(format!(
-            "{} on {name}",
-            if setting("arch") == "custom" { "A custom GPT".into() } else { setting("arch") }
-        ));
-        about.push(format!("tokenizer {}", setting("tokenizer").rsplit('/').next().unwrap_or_default()));
-        about.push(format!("context {}", setting("context_length")));
+        let model = match (setting("model"), setting("arch")) {
+            (path, _) if !path.is_empty() => {
+                path.trim_end_matches("/model").rsplit('/').next().unwrap_or_default().to_owned()
+            }
+            (_, arch) if arch == "custom" => "A custom GPT".into(),
+            (_, arch) => arch,
+        };
+        about.push(format!("{model} on {name}"));
+        if run.verb == "pretrain" {
+            about.push(format!("tokenizer {}", setting("tokenizer").rsplit('/').next().unwrap_or_default()));
+            about.push(format!("context {}", setting("context_length")));
+        }
+        if let Some(rank) = run.settings.get("r").and_then(Value::as_integer).filter(|&rank| rank > 0) {
+            let dora = run.settings.get("use_dora").and_then(Value::as_bool) == Some(true);
+            about.push(format!("{} of rank {rank}", if dora { "DoRA" } else { "LoRA" }));
+        }
         about.push(format!("batch {}", setting("batch_size")));
     }
     let words = verdicts(run).into_iter().fold(String::new(), |mut list, verdict| {
@@ -65,18 +79,21 @@ fn header(run: &RunData) -> String {
         list
     });
     format!(
-        "<header>\n<p class=\"brand\">cavy pretrain</p>\n<h1>{}</h1>\n<p class=\"about\">{}</p>\n<ul class=\"verdicts\">\n\
+        "<header>\n<p class=\"brand\">cavy {}</p>\n<h1>{}</h1>\n<p class=\"about\">{}</p>\n<ul class=\"verdicts\">\n\
          {words}</ul>\n</header>\n",
+        escape(&run.verb),
         escape(&run.name),
         escape(&about.join(", "))
     )
 }
 
 fn tiles(run: &RunData) -> String {
-    let mut tiles: Vec<(String, String)> = Vec::new();
+    let mut tiles = tuning::tiles(run);
     if let Some(best) = run.best() {
         tiles.push((format!("{:.3}", best.val_loss), "lowest validation loss".into()));
-        tiles.push((format!("{:.1}", best.val_loss.exp()), "perplexity there".into()));
+        if best.val_perplexity.is_finite() {
+            tiles.push((format!("{:.1}", best.val_perplexity), "perplexity there".into()));
+        }
         if let Some(bits) = best.val_bits_per_byte {
             tiles.push((format!("{bits:.3}"), "bits a byte there".into()));
         }
@@ -131,13 +148,25 @@ fn loss(run: &RunData) -> Chart {
     let faint = Series { faint: true, ..series("each step", 0, run.steps(|record| record.loss)) };
     let lines = vec![
         faint,
-        Series { dots: true, ..series("training text", 0, run.eval_points(|record| record.train_loss)) },
-        Series { dots: true, ..series("validation text", 1, run.eval_points(|record| record.val_loss)) },
+        Series { dots: true, ..series("training", 0, run.eval_points(|record| record.train_loss)) },
+        Series { dots: true, ..series("validation", 1, run.eval_points(|record| record.val_loss)) },
     ];
     let mark = run.best().filter(|_| run.evals.len() > 1);
     let mark = mark.map(|best| (best.epoch, best.val_loss, format!("lowest {:.3}, step {}", best.val_loss, best.step)));
     let top = (run.tokens() > 0).then(|| ("tokens seen".to_owned(), per_epoch));
     Chart { top, mark, from_zero: false, ..over_epochs("Loss", lines, plain) }
+}
+
+/// Accuracy over the evaluations, where there is one.
+fn accuracy(run: &RunData) -> Option<Chart> {
+    let points = |key: &str| run.eval_points(|record| 100.0 * record.metrics.get(key).copied().unwrap_or(f64::NAN));
+    run.evals.iter().any(|record| record.metrics.contains_key("eval_accuracy")).then(|| {
+        let lines = vec![
+            Series { dots: true, ..series("training", 0, points("train_accuracy")) },
+            Series { dots: true, ..series("validation", 1, points("eval_accuracy")) },
+        ];
+        Chart { from_zero: false, ..over_epochs("Right labels", lines, |value| format!("{value:.0} %")) }
+    })
 }
 
 fn learning_rate(run: &RunData) -> Chart {
@@ -173,13 +202,16 @@ fn samples(samples: &[SampleRecord]) -> String {
         let glance: String = sample.text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(110).collect();
         let _ = writeln!(
             out,
-            "<details{state}><summary><b>Step {}</b>epoch {}, {} tokens<q>{}</q></summary>\n<div class=\"text\"><em>{}</em>{}</div></details>",
+            "<details{state}><summary><b>Step {}</b>epoch {}, {} tokens<q>{}</q></summary>\n<div class=\"text\"><em>{}</em>{}{}</div></details>",
             sample.step,
             plain((100.0 * sample.epoch).round() / 100.0),
             count(sample.tokens as f64),
             escape(&glance),
             escape(&sample.prompt),
-            escape(&sample.text)
+            escape(&sample.text),
+            sample.reference.as_deref().map_or(String::new(), |reference| {
+                format!("<span class=\"reference\">{}</span>", escape(reference))
+            })
         );
     }
     out + "</div>\n"

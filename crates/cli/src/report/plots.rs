@@ -37,8 +37,8 @@ pub(crate) fn write_all(folder: &Path, run: &RunData) -> Result<(), CliError> {
                 x: epochs,
                 y: "nats a token",
                 lines: vec![
-                    ("training text", run.eval_points(|record| record.train_loss)),
-                    ("validation text", run.eval_points(|record| record.val_loss)),
+                    ("training", run.eval_points(|record| record.train_loss)),
+                    ("validation", run.eval_points(|record| record.val_loss)),
                 ],
                 from_zero: false,
             },

@@ -146,6 +146,7 @@ mod tests {
             val_loss,
             val_perplexity: val_loss.exp(),
             val_bits_per_byte: None,
+            metrics: cavy_train::metrics::Metrics::new(),
         };
         RunData { evals: losses.iter().enumerate().map(record).collect(), ..RunData::default() }
     }

@@ -1,10 +1,14 @@
 use super::*;
+use crate::PretrainSettings;
+use crate::objectives::next_token::NextToken;
+use crate::settings::{CheckpointSettings, EvaluationSettings, OptimizationSettings, RunSettings};
 use crate::step::{StepSettings, step};
 use crate::testing::{batch, tiny_model, values};
-use cavy_text::TokenStore;
+use cavy_text::{TokenStore, Tokenizer};
 
 fn settings() -> PretrainSettings {
-    PretrainSettings { keep_last: 2, ..PretrainSettings::default() }
+    let checkpoints = CheckpointSettings { keep_last: 2, ..CheckpointSettings::default() };
+    PretrainSettings { checkpoints, ..PretrainSettings::default() }
 }
 
 fn fingerprint(text: u64) -> DataFingerprint {
@@ -13,28 +17,26 @@ fn fingerprint(text: u64) -> DataFingerprint {
 
 /// A model and an optimizer after one step.
 fn trained() -> (Model, Optimizer) {
-    let mut optimizer = Optimizer::new(&settings());
+    let mut optimizer = Optimizer::new(&settings().optimization);
     let how = StepSettings { lr: 1e-2, max_norm: None, step: 0, seed: 1, recompute: false };
-    let (model, _) = step(tiny_model(0.0), &mut optimizer, &[batch(2, 8)], &how);
+    let (model, _) = step(tiny_model(0.0), &mut optimizer, &NextToken, &[batch(2, 8)], &how);
     (model, optimizer)
 }
 
 fn save_at(run_dir: &Path, step: usize, val_loss: Option<f64>) -> Result<PathBuf, TrainError> {
     let (model, optimizer) = trained();
     let progress = Progress { step, updates: 1, val_loss, best: Some((0.1 + 0.2, 3)), ..Progress::default() };
-    let snapshot = Snapshot {
-        settings: &settings(),
-        data: &fingerprint(7),
-        tokenizer: &Tokenizer::bytes(),
-        progress: &progress,
-        model: &model,
-        optimizer: &optimizer,
-    };
-    save(run_dir, &snapshot)
+    let snapshot =
+        Snapshot { settings: &settings(), data: &fingerprint(7), progress: &progress, optimizer: &optimizer };
+    save(run_dir, &snapshot, |folder| {
+        model.save(folder)?;
+        Ok(Tokenizer::bytes().save(folder.join("tokenizer.json"))?)
+    })
 }
 
 fn load_at(run_dir: &Path, step: usize) -> Result<Loaded, TrainError> {
-    load(run_dir, step, (&settings(), &fingerprint(7)), &Device::flex().autodiff())
+    let device = Device::flex().autodiff();
+    load(run_dir, step, (&settings(), &fingerprint(7)), &device, |folder| Ok(Model::load(folder, &device)?))
 }
 
 #[test]
@@ -46,9 +48,9 @@ fn a_checkpoint_comes_back_bit_for_bit_and_goes_on_the_same() {
     assert_eq!(values(&model), values(&loaded.model));
     assert_eq!(loaded.progress.best, Some((0.1 + 0.2, 3)));
     let how = StepSettings { lr: 1e-2, max_norm: None, step: 1, seed: 1, recompute: false };
-    let (straight, _) = step(model, &mut optimizer, &[batch(2, 8)], &how);
+    let (straight, _) = step(model, &mut optimizer, &NextToken, &[batch(2, 8)], &how);
     let mut optimizer = loaded.optimizer;
-    let (resumed, _) = step(loaded.model, &mut optimizer, &[batch(2, 8)], &how);
+    let (resumed, _) = step(loaded.model, &mut optimizer, &NextToken, &[batch(2, 8)], &how);
     assert_eq!(values(&straight), values(&resumed));
     assert_eq!(optimizer.updates(), 2);
 }
@@ -108,21 +110,30 @@ fn settings_and_text_of_another_run_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     save_at(folder.path(), 1, None).unwrap();
     let of = |settings: &PretrainSettings, text| {
-        load(folder.path(), 1, (settings, &fingerprint(text)), &Device::flex()).map(|_| ())
+        let read = |folder: &Path| Ok(Model::load(folder, &Device::flex())?);
+        load(folder.path(), 1, (settings, &fingerprint(text)), &Device::flex(), read).map(|_| ())
     };
-    let faster = PretrainSettings { peak_lr: 0.5, ..settings() };
+    let faster = PretrainSettings {
+        optimization: OptimizationSettings { peak_lr: 0.5, ..OptimizationSettings::default() },
+        ..settings()
+    };
     let error = of(&faster, 7).unwrap_err().to_string();
     assert!(error.contains("`peak_lr` is 0.5") && error.contains("0.0006"), "{error}");
     let error = of(&settings(), 8).unwrap_err().to_string();
     assert!(error.contains("the text is not the one"), "{error}");
-    let elsewhere = PretrainSettings { out: "elsewhere".into(), log_every: 3, keep_last: 9, ..settings() };
+    let elsewhere = PretrainSettings {
+        run: RunSettings { out: "elsewhere".into(), ..RunSettings::default() },
+        checkpoints: CheckpointSettings { log_every: 3, keep_last: 9, ..CheckpointSettings::default() },
+        ..settings()
+    };
     assert!(of(&elsewhere, 7).is_ok());
 }
 
 #[test]
 fn every_free_setting_is_a_setting() {
-    let table = PretrainSettings::default().to_table();
-    assert!(FREE.iter().all(|key| table.contains_key(*key)));
+    let free = PretrainSettings::default().to_table().keys().filter(|key| PretrainSettings::is_free(key)).count();
+    let groups = RunSettings::FREE.len() + EvaluationSettings::FREE.len() + CheckpointSettings::FREE.len();
+    assert_eq!(free, groups + PretrainSettings::FREE.len());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
-use crate::settings::{LrSchedule, Sizes};
-use clap::Args as _;
+use crate::PretrainSettings;
+use crate::settings::{LrSchedule, OptimizationSettings, Sizes};
 
 fn parse(text: &str) -> Result<PretrainSettings, SettingsError> {
     PretrainSettings::from_table(text.parse().unwrap())
@@ -26,9 +26,12 @@ fn every_key_is_a_flag_with_help_and_every_flag_a_key() {
 fn decided_settings_written_as_toml_decide_the_same() {
     let settings = PretrainSettings {
         data: vec!["a.txt".to_owned(), "b".to_owned()],
-        warmup_steps: Warmup::Steps(27),
-        lr_schedule: LrSchedule::Wsd,
-        peak_lr: 1e-3,
+        optimization: OptimizationSettings {
+            warmup_steps: Warmup::Steps(27),
+            lr_schedule: LrSchedule::Wsd,
+            peak_lr: 1e-3,
+            ..OptimizationSettings::default()
+        },
         ..PretrainSettings::default()
     };
     let text = toml::to_string(&settings).unwrap();
@@ -39,10 +42,10 @@ fn decided_settings_written_as_toml_decide_the_same() {
 #[test]
 fn whole_numbers_and_single_paths_are_taken_where_more_is_allowed() {
     let settings = parse("max_norm = 1\ndata = 'a.txt'\nwarmup_steps = 100\ntemperature = 0").unwrap();
-    assert_eq!((settings.max_norm, settings.temperature), (1.0, 0.0));
+    assert_eq!((settings.optimization.max_norm, settings.evaluation.temperature), (1.0, 0.0));
     assert_eq!(settings.data, ["a.txt"]);
-    assert_eq!(settings.warmup_steps, Warmup::Steps(100));
-    assert_eq!(parse("warmup_steps = 0.2").unwrap().warmup_steps, Warmup::Fraction(0.2));
+    assert_eq!(settings.optimization.warmup_steps, Warmup::Steps(100));
+    assert_eq!(parse("warmup_steps = 0.2").unwrap().optimization.warmup_steps, Warmup::Fraction(0.2));
 }
 
 #[test]

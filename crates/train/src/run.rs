@@ -1,74 +1,46 @@
-//! Pretraining: from settings to a run directory. This is the one training loop.
+//! The one training loop: any objective, from settings to a run directory.
 //!
 //! A run directory holds `run.toml` (the settings), `metrics.jsonl`, `samples.jsonl`, `checkpoints/` (see
-//! [`crate::checkpoint`]), `model/` (a Hugging Face directory, at the end) and, for large text, `tokens/`.
-
-mod log;
-pub mod machine;
+//! [`crate::checkpoint`]) and, at the end, `model/` (a Hugging Face directory) or `adapter/` (PEFT's).
 
 use crate::checkpoint::{self, Progress, Snapshot};
-use crate::data::{self, Data, DataFingerprint};
+use crate::data::DataFingerprint;
 use crate::files::{write_atomically, write_error};
+use crate::log::Log;
 use crate::metrics::{EvalRecord, Event, Finished, Observer, Record, SampleRecord, Started, TrainRecord};
+use crate::objectives::{Loss, Objective, Split, Tally};
 use crate::optimizer::Optimizer;
-use crate::sampler::{Sampler, windows};
+use crate::settings::Settings;
 use crate::step::{StepReport, StepSettings, step};
-use crate::{PretrainSettings, Schedule, TrainError, eval};
+use crate::{Schedule, TrainError, machine};
 use burn::tensor::Device;
-use cavy_generate::{GenerateSettings, Sampling, generate};
-use cavy_model::{Gpt2Config, Model};
+use cavy_model::Model;
 use cavy_ops::Exec;
-use cavy_text::Tokenizer;
-use cavy_text::rng::hash3;
 use fs_err as fs;
-use log::Log;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Separates the samples' random numbers from others of the same seed.
-const PURPOSE: u64 = 0x5A4E;
-
 /// How a run ended, without an error.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Every step is done and `model/` is written.
+    /// Every step is done and the result is written.
     Finished(Finished),
     /// `stop` was set: a checkpoint is written, from which the run can be resumed.
     Stopped(Finished),
 }
 
-/// Sizes and switches of the model that `settings` describe, for a tokenizer of so many tokens.
-///
-/// Errors: sizes that no model can have; a vocabulary smaller than the tokenizer's.
-pub fn model_config(settings: &PretrainSettings, tokenizer_tokens: usize) -> Result<Gpt2Config, TrainError> {
-    let sizes = settings.sizes();
-    let found = settings.vocab_size;
-    if found != 0 && found < tokenizer_tokens {
-        return Err(TrainError::Vocabulary { found, tokens: tokenizer_tokens });
-    }
-    let config = Gpt2Config {
-        vocab_size: if found == 0 { tokenizer_tokens } else { found },
-        context_length: settings.context_length,
-        hidden_size: sizes.hidden_size,
-        num_hidden_layers: sizes.num_hidden_layers,
-        num_attention_heads: sizes.num_attention_heads,
-        intermediate_size: sizes.intermediate_size,
-        drop_rate: settings.drop_rate,
-        qkv_bias: settings.qkv_bias,
-        tie_word_embeddings: settings.tie_word_embeddings,
-        layer_norm_eps: 1e-5,
-    };
-    config.validate()?;
-    Ok(config)
+/// What an objective is told when it gets its data ready.
+pub struct Preparation<'a> {
+    /// Run directory.
+    pub run_dir: &'a Path,
+    /// Whether the run starts at its first step.
+    pub is_fresh: bool,
+    /// Hears of what takes a while.
+    pub note: &'a mut dyn FnMut(String),
 }
 
-/// Threads that `settings` ask for: one for each core unless told otherwise.
-pub fn threads(settings: &PretrainSettings) -> usize {
-    if settings.threads > 0 { settings.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
-}
-
-/// Runs, or resumes, a pretraining job in `run_dir`.
+/// Runs, or resumes, in `run_dir` what `prepare` makes of its data.
 ///
 /// Once `stop` is set, the step in progress is finished, a checkpoint is written and the run ends. `resume` goes on from
 /// the latest checkpoint, or from the start where there is none.
@@ -77,24 +49,28 @@ pub fn threads(settings: &PretrainSettings) -> usize {
 /// of a run never stopped, bit for bit, but for the three fields that depend on the clock: `tokens_per_s`, `mfu` and
 /// `step_s`.
 ///
-/// Errors: settings that cannot be, unusable text, a run that is already there, a damaged checkpoint, the disk's, and
+/// Errors: settings that cannot be, unusable data, a run that is already there, a damaged checkpoint, the disk's, and
 /// too many steps in a row without a finite loss. Checkpoints written before stay whole.
-pub fn run(
-    settings: &PretrainSettings,
+pub fn run_objective<O: Objective>(
+    settings: &O::Settings,
     run_dir: &Path,
     resume: bool,
+    prepare: impl FnOnce(Preparation<'_>) -> Result<O, TrainError>,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
     let began = Instant::now();
     settings.validate()?;
-    cavy_ops::set_exec(Exec::new(threads(settings)));
+    cavy_ops::set_exec(Exec::new(settings.run().worker_threads()));
     cavy_ops::kernels::parallel::flush_denormals();
     let last_saved = checkpoint::list(run_dir)?.pop();
     if !resume && (last_saved.is_some() || run_dir.join("metrics.jsonl").exists()) {
         return Err(TrainError::RunExists { path: run_dir.to_path_buf() });
     }
-    let (mut run, model) = Run::prepare(settings, run_dir, last_saved.filter(|_| resume), observer, stop)?;
+    let from = last_saved.filter(|_| resume);
+    let mut note = |text| observer.event(&Event::Note(text));
+    let objective = prepare(Preparation { run_dir, is_fresh: from.is_none(), note: &mut note })?;
+    let (mut run, model) = Run::prepare(settings, objective, run_dir, from, observer, stop)?;
     let (model, finished) = run.train(model)?;
     let mut summary = Finished {
         step: run.progress.step,
@@ -103,9 +79,9 @@ pub fn run(
         model: checkpoint::folder(run_dir, run.progress.step),
     };
     if finished {
-        summary.model = run_dir.join("model");
-        model.save(&summary.model)?;
-        run.data.tokenizer.save(summary.model.join("tokenizer.json"))?;
+        summary.model = run_dir.join(run.objective.output());
+        run.objective.save(&model, &summary.model)?;
+        run.summarize(&model)?;
     }
     summary.seconds = began.elapsed().as_secs_f64();
     run.observer.event(&Event::Finished(summary.clone()));
@@ -113,17 +89,14 @@ pub fn run(
 }
 
 /// Everything a run holds but the model, which each step takes and gives back.
-struct Run<'a> {
-    settings: &'a PretrainSettings,
+struct Run<'a, O: Objective> {
+    settings: &'a O::Settings,
+    objective: O,
     /// Run directory.
     folder: &'a Path,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    data: Data,
     fingerprint: DataFingerprint,
-    /// What samples continue.
-    prompt: Vec<u32>,
-    sampler: Sampler,
     schedule: Schedule,
     optimizer: Optimizer,
     progress: Progress,
@@ -134,43 +107,33 @@ struct Run<'a> {
     saved: Option<usize>,
 }
 
-impl<'a> Run<'a> {
+impl<'a, O: Objective> Run<'a, O> {
     /// Makes everything ready, from the checkpoint at `from` if there is one, and tells the observer.
     fn prepare(
-        settings: &'a PretrainSettings,
+        settings: &'a O::Settings,
+        objective: O,
         run_dir: &'a Path,
         from: Option<usize>,
         observer: &'a mut dyn Observer,
         stop: &'a AtomicBool,
     ) -> Result<(Self, Model), TrainError> {
-        let cache = run_dir.join("tokens");
-        if from.is_none() && cache.exists() {
-            // Made with settings that nobody remembers.
-            fs::remove_dir_all(&cache).map_err(write_error(&cache))?;
-        }
-        let data = data::prepare(settings, Some(&cache), &mut |text| observer.event(&Event::Note(text)))?;
-        let sampler = Sampler::new(settings, data.train.len())?;
-        let context = settings.context_length;
-        windows("validation", data.val.len(), context, context)?;
-        let config = model_config(settings, data.tokenizer.vocab_size())?;
-        let prompt = encode_prompt(&settings.start_context, &data.tokenizer)?;
-        let schedule = Schedule::new(settings, settings.total_steps(sampler.steps_per_epoch()));
-        let fingerprint = data.fingerprint();
+        let optimization = settings.optimization();
+        let schedule = Schedule::new(optimization, optimization.total_steps(objective.steps_per_epoch()));
+        let fingerprint = objective.fingerprint();
         let device = Device::flex().autodiff();
         let (model, optimizer, progress) = if let Some(step) = from {
-            let loaded = checkpoint::load(run_dir, step, (settings, &fingerprint), &device)?;
+            let read = |folder: &Path| objective.model(Some(folder), &device);
+            let loaded = checkpoint::load(run_dir, step, (settings, &fingerprint), &device, read)?;
             (loaded.model, loaded.optimizer, loaded.progress)
         } else {
-            (
-                Model::new(&config.clone().into(), settings.weight_init.into(), settings.seed, &device),
-                Optimizer::new(settings),
-                Progress::default(),
-            )
+            (objective.model(None, &device)?, Optimizer::new(optimization), Progress::default())
         };
         fs::create_dir_all(run_dir).map_err(write_error(run_dir))?;
         let toml = run_dir.join("run.toml");
         if from.is_none() || !toml.exists() {
-            write_atomically(&toml, settings.to_table().to_string().as_bytes())?;
+            let verb = O::Settings::VERB;
+            let text = format!("# cavy {verb} --config run.toml\n{}", settings.to_table());
+            write_atomically(&toml, text.as_bytes())?;
         }
         let (metrics, all_metrics) = Log::open(&run_dir.join("metrics.jsonl"), progress.metrics_bytes)?;
         let (samples, all_samples) = Log::open(&run_dir.join("samples.jsonl"), progress.samples_bytes)?;
@@ -182,23 +145,19 @@ impl<'a> Run<'a> {
         observer.event(&Event::Started(Started {
             total_steps: schedule.total_steps,
             first_step: progress.step,
-            steps_per_epoch: sampler.steps_per_epoch(),
-            parameters: config.num_parameters() as u64,
-            train_tokens: data.train.len() as u64,
-            val_tokens: data.val.len() as u64,
-            vocab_size: config.vocab_size,
+            steps_per_epoch: objective.steps_per_epoch(),
+            parameters: model.config().num_parameters() as u64,
             machine_gflops: machine_flops_per_s / 1e9,
             threads: cavy_ops::exec().threads(),
+            ..objective.overview()
         }));
         let run = Self {
             settings,
+            objective,
             folder: run_dir,
             observer,
             stop,
-            data,
             fingerprint,
-            prompt,
-            sampler,
             schedule,
             optimizer,
             progress,
@@ -212,7 +171,7 @@ impl<'a> Run<'a> {
 
     /// Trains until all steps are done, or until `stop` is set. Returns the model and whether all steps are done.
     fn train(&mut self, mut model: Model) -> Result<(Model, bool), TrainError> {
-        if self.settings.eval_freq > 0 && self.metrics.sync()? == 0 {
+        if self.settings.evaluation().eval_freq > 0 && self.metrics.sync()? == 0 {
             self.evaluate(&model)?;
         }
         while self.progress.step < self.schedule.total_steps {
@@ -232,19 +191,20 @@ impl<'a> Run<'a> {
     fn step(&mut self, model: Model) -> Result<Model, TrainError> {
         let began = Instant::now();
         let index = self.progress.step;
-        let batches = self.sampler.step(&self.data.train, index);
+        let batches = self.objective.batches(&model, index)?;
+        let optimization = self.settings.optimization();
         let clips =
-            self.settings.max_norm > 0.0 && (!self.settings.clip_after_warmup || index >= self.schedule.warmup_steps);
+            optimization.max_norm > 0.0 && (!optimization.clip_after_warmup || index >= self.schedule.warmup_steps);
         let step_settings = StepSettings {
             lr: self.schedule.lr_at(index),
-            max_norm: clips.then_some(self.settings.max_norm),
+            max_norm: clips.then_some(optimization.max_norm),
             step: index,
-            seed: self.settings.seed,
-            recompute: self.settings.recompute,
+            seed: self.settings.run().seed,
+            recompute: optimization.recompute,
         };
-        let (model, report) = step(model, &mut self.optimizer, &batches, &step_settings);
+        let (model, report) = step(model, &mut self.optimizer, self.objective.loss(), &batches, &step_settings);
         self.count(&report);
-        let flops = model.config().training_flops(report.tokens, self.settings.context_length);
+        let flops = self.objective.step_flops(&model, report.tokens);
         self.record(&report, step_settings.lr, flops, began.elapsed())?;
         self.check(&report)?;
         Ok(model)
@@ -260,11 +220,16 @@ impl<'a> Run<'a> {
         progress.val_loss = None;
     }
 
+    /// Passes over the data so far.
+    fn epoch(&self) -> f64 {
+        self.progress.step as f64 / self.objective.steps_per_epoch() as f64
+    }
+
     fn record(&mut self, report: &StepReport, lr: f64, flops: f64, took: Duration) -> Result<(), TrainError> {
         let step_s = took.as_secs_f64();
         let record = TrainRecord {
             step: self.progress.step,
-            epoch: self.sampler.epoch_after(self.progress.step),
+            epoch: self.epoch(),
             tokens: self.progress.tokens,
             loss: report.loss,
             lr,
@@ -276,6 +241,7 @@ impl<'a> Run<'a> {
             tokens_per_s: report.tokens as f64 / step_s,
             mfu: flops / step_s / self.machine_flops_per_s,
             step_s,
+            metrics: report.metrics.clone(),
         };
         tracing::debug!(step = record.step, loss = record.loss, lr, grad_norm = record.grad_norm, "step");
         self.metrics.write(&Record::Train(record.clone()))?;
@@ -290,15 +256,15 @@ impl<'a> Run<'a> {
         }
         let (step, skipped) = (self.progress.step, self.progress.skipped_in_a_row);
         let (loss, grad_norm) = (report.loss, report.grad_norm);
-        if skipped >= self.settings.max_skipped_steps {
+        let most = self.settings.optimization().max_skipped_steps;
+        if skipped >= most {
             let way_out = self.saved.map_or_else(
                 || "then start again".to_owned(),
                 |saved| format!("the checkpoint at step {saved} is untouched"),
             );
-            let peak_lr = self.settings.peak_lr;
+            let peak_lr = self.settings.optimization().peak_lr;
             return Err(TrainError::Diverged { step, skipped, loss, grad_norm, peak_lr, way_out });
         }
-        let most = self.settings.max_skipped_steps;
         let text =
             format!("step {step} skipped: loss {loss}, gradient norm {grad_norm} ({skipped} in a row of {most})");
         self.observer.event(&Event::Note(text));
@@ -310,66 +276,73 @@ impl<'a> Run<'a> {
         let step = self.progress.step;
         let is_last = step == self.schedule.total_steps;
         let due = |every: usize| is_last || (every > 0 && step.is_multiple_of(every));
-        let settings = self.settings;
-        if due(settings.eval_freq) {
+        let (evaluation, save_every) = (self.settings.evaluation(), self.settings.checkpoints().save_every);
+        if due(evaluation.eval_freq) {
             self.evaluate(model)?;
         }
         let sample_every =
-            if settings.sample_every > 0 { settings.sample_every } else { self.sampler.steps_per_epoch() };
-        if settings.sample_tokens > 0 && due(sample_every) {
+            if evaluation.sample_every > 0 { evaluation.sample_every } else { self.objective.steps_per_epoch() };
+        if evaluation.sample_tokens > 0 && due(sample_every) {
             self.sample(model)?;
         }
-        if due(settings.save_every) {
+        if due(save_every) {
             self.save(model)?;
         }
         Ok(())
     }
 
+    /// What the model finds in a part of the data, dropout off and without learning.
+    fn measure(&self, model: &Model, split: Split) -> Result<Tally, TrainError> {
+        let model = model.valid(); // The same weights without autodiff; no copy.
+        let loss = self.objective.loss();
+        let mut tally = Tally::default();
+        for batch in self.objective.eval_batches(split)? {
+            tally.merge(&loss.measure(&model, &batch));
+        }
+        Ok(tally)
+    }
+
     fn evaluate(&mut self, model: &Model) -> Result<(), TrainError> {
-        let how = (self.settings.context_length, self.settings.batch_size, self.settings.eval_iter);
-        let train_loss = eval::mean_loss(model, "training", &self.data.train, how)?;
-        let val_loss = eval::mean_loss(model, "validation", &self.data.val, how)?;
+        let train = self.measure(model, Split::Training)?;
+        let val = self.measure(model, Split::Validation)?;
+        let (train_loss, val_loss) = (train.mean(Tally::LOSS), val.mean(Tally::LOSS));
         let step = self.progress.step;
         self.progress.val_loss = val_loss.is_finite().then_some(val_loss);
         if val_loss.is_finite() && self.progress.best.is_none_or(|(best, _)| val_loss < best) {
             self.progress.best = Some((val_loss, step));
         }
-        let record = EvalRecord {
+        let mut metrics = train.metrics("train_");
+        metrics.extend(val.metrics("eval_"));
+        let mut record = EvalRecord {
             step,
-            epoch: self.sampler.epoch_after(step),
+            epoch: self.epoch(),
             tokens: self.progress.tokens,
             train_loss,
             val_loss,
             val_perplexity: val_loss.exp(),
-            val_bits_per_byte: eval::bits_per_byte(val_loss, &self.data.val),
+            val_bits_per_byte: None,
+            metrics,
         };
+        self.objective.evaluated(&mut record);
         self.metrics.write(&Record::Eval(record.clone()))?;
         self.observer.event(&Event::Eval(record));
         Ok(())
     }
 
     fn sample(&mut self, model: &Model) -> Result<(), TrainError> {
-        let step = self.progress.step;
-        let (temperature, top_k) = (self.settings.temperature, self.settings.top_k);
-        let sampling = Sampling { temperature, top_k, ..Sampling::default() };
-        let how = GenerateSettings {
-            max_tokens: self.settings.sample_tokens,
-            sampling,
-            seed: hash3(self.settings.seed ^ PURPOSE, step as u64, 0),
-            stop_tokens: self.data.tokenizer.end_of_text().into_iter().collect(),
-            ..GenerateSettings::default()
-        };
-        let completions = generate(model, std::slice::from_ref(&self.prompt), &how, &mut |_, _, _| false);
-        let tokens = &completions[0][0].tokens;
-        let record = SampleRecord {
-            step,
-            epoch: self.sampler.epoch_after(step),
-            tokens: self.progress.tokens,
-            prompt: self.settings.start_context.clone(),
-            text: self.data.tokenizer.decode(tokens),
-        };
-        self.samples.write(&record)?;
-        self.observer.event(&Event::Sample(record));
+        let (step, epoch, tokens) = (self.progress.step, self.epoch(), self.progress.tokens);
+        for sample in self.objective.samples(model, step)? {
+            let record = SampleRecord {
+                step,
+                epoch,
+                tokens,
+                prompt: sample.prompt,
+                text: sample.text,
+                reference: sample.reference,
+            };
+            self.samples.write(&record)?;
+            self.observer.event(&Event::Sample(record));
+        }
         Ok(())
     }
 
@@ -380,22 +353,22 @@ impl<'a> Run<'a> {
         let snapshot = Snapshot {
             settings: self.settings,
             data: &self.fingerprint,
-            tokenizer: &self.data.tokenizer,
             progress: &self.progress,
-            model,
             optimizer: &self.optimizer,
         };
-        let path = checkpoint::save(self.folder, &snapshot)?;
+        let path = checkpoint::save(self.folder, &snapshot, |folder| self.objective.save(model, folder))?;
         let step = self.progress.step;
         self.saved = Some(step);
         tracing::info!(step, path = %path.display(), "checkpoint");
         self.observer.event(&Event::Checkpoint { path, step });
         Ok(())
     }
-}
 
-/// The ids of the start context; where it is empty, the end of a text, after which another begins.
-fn encode_prompt(start_context: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, TrainError> {
-    let ids = tokenizer.encode(start_context).map_err(|source| TrainError::StartContext { source })?;
-    Ok(if ids.is_empty() { vec![tokenizer.end_of_text().unwrap_or(0)] } else { ids })
+    /// Writes `summary.json`, where the objective has something to say at the end.
+    fn summarize(&mut self, model: &Model) -> Result<(), TrainError> {
+        let Some(summary) = self.objective.finish(model)? else { return Ok(()) };
+        let path = self.folder.join("summary.json");
+        let json = serde_json::to_vec_pretty(&summary).map_err(|error| write_error(&path)(error.into()))?;
+        write_atomically(&path, &json)
+    }
 }
