@@ -16,13 +16,15 @@ pub struct Document {
     pub place: Place,
 }
 
-/// Where a document came from. Displays as `path`, `path:line` or `name #number`.
+/// Where a document came from. Displays as `path`, `path:line`, `path, row number` or `name #number`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A whole file.
     File(PathBuf),
     /// One line of a file, counted from 1.
     Line(PathBuf, usize),
+    /// One row of a file without lines, counted from 1.
+    Row(PathBuf, usize),
     /// Made by a generator of this name; the number counts from 0.
     Made(&'static str, usize),
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Place {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Row(path, row) => write!(f, "{}, row {row}", path.display()),
             Self::Made(name, number) => write!(f, "{name} #{number}"),
         }
     }
@@ -245,7 +248,7 @@ fn type_name(value: &serde_json::Value) -> &'static str {
 }
 
 /// `bytes` as text without a byte-order mark; `line` and `offset` say where in the file they begin.
-fn utf8(bytes: Vec<u8>, path: &Path, line: usize, offset: u64) -> Result<String, TextError> {
+pub(crate) fn utf8(bytes: Vec<u8>, path: &Path, line: usize, offset: u64) -> Result<String, TextError> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();

@@ -1,5 +1,6 @@
 //! What can be wrong with text, tokenizers and shards. Each message says where, what was found and what to do.
 
+use crate::{ItemProblem, Place};
 use std::path::PathBuf;
 
 /// The one error of this crate. Its messages are its documentation.
@@ -73,6 +74,40 @@ pub enum TextError {
         "these shards were made with another tokenizer: {path}\nhint: remove the folder and tokenize the text again"
     )]
     OtherTokenizer { path: PathBuf },
+    #[error("{path}:{line}: {reason}")]
+    BadRow { path: PathBuf, line: usize, reason: String },
+    #[error(
+        "{path}: found {found}, expected a file in .json, .jsonl, .csv, .tsv (also .gz of these) or .parquet\nhint: convert it, or rename it if its ending does not say what it is"
+    )]
+    RowsForm { path: PathBuf, found: String },
+    #[error(
+        "{path}: found {found}, expected `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output`, or `text`\nhint: say which column is which, e.g. `columns = {{ instruction = \"question\", output = \"answer\" }}`"
+    )]
+    UnknownFormat { path: PathBuf, found: String },
+    #[error(
+        "`{found}` is no built-in data: there are {names}\nhint: a number after another colon says how many items, e.g. `builtin:spam:500`"
+    )]
+    Builtin { found: String, names: String },
+    #[error("{path}: not a usable Parquet file: {reason}")]
+    Parquet { path: PathBuf, reason: String },
+    #[error(
+        "{path}: found {found}, expected `chosen` and `rejected`, with `prompt` or `instruction` or as conversations\nhint: say which column is which, e.g. `columns = {{ chosen = \"better\", rejected = \"worse\" }}`"
+    )]
+    UnknownPairs { path: PathBuf, found: String },
+    #[error("{place}: {problem}")]
+    Item { place: Place, problem: ItemProblem },
+    #[error(
+        "the prompt template {template:?}: {found}\nhint: write for instance \"Q: {{instruction}}\\nA: {{response}}\""
+    )]
+    Template { template: String, found: String },
+    #[error(
+        "the model has no chat template, which these items need\nhint: use a model that has one, put a `chat_template.jinja` beside it, or set `prompt_template`"
+    )]
+    NoChatTemplate,
+    #[error("{share} of {tokens} carries loss\nhint: {hint}")]
+    LossShare { share: &'static str, tokens: usize, hint: &'static str },
+    #[error("none of {items} items can be used: {reasons}\nhint: raise `max_length`, or look at the first of them")]
+    NothingLeft { items: usize, reasons: String },
 }
 
 impl TextError {

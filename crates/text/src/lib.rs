@@ -5,12 +5,18 @@
 //! validation text apart and [`stories`] makes the built-in data. A [`ChatTemplate`] writes a conversation out. This crate knows no tensor library; seeds come in as
 //! arguments.
 
+pub mod builtin;
 pub mod chat;
+pub mod classify;
 pub mod corpus;
 mod error;
+pub mod instruct;
 pub mod order;
+pub mod preference;
 pub mod rng;
+pub mod rows;
 pub mod shards;
+pub mod spam;
 mod special;
 pub mod split;
 pub mod stories;
@@ -18,9 +24,10 @@ mod stream;
 pub mod tokenizer;
 pub mod windows;
 
-pub use chat::{ChatInput, ChatTemplate, Message, encode_chat};
+pub use chat::{ChatInput, ChatTemplate, LocalTime, Message, encode_chat};
 pub use corpus::{Corpus, Document, Place};
 pub use error::TextError;
+pub use instruct::ItemProblem;
 pub use order::Order;
 pub use shards::TokenStore;
 pub use special::SpecialTokens;

@@ -6,12 +6,14 @@
 //! no story and no sum, whatever the seeds. Later stages build on the same parts: [`Plan`] knows what a document is
 //! about before it is told.
 
-mod grammar;
+pub(crate) mod grammar;
 mod plots;
 mod sums;
+mod tasks;
 mod verify;
-mod words;
+pub(crate) mod words;
 
+pub use tasks::{PreferenceTask, Task, TaskKind, preferences, tasks};
 pub use verify::{SumsReport, verify_sums};
 
 use crate::rng::{Rng, hash_bytes, hash3};

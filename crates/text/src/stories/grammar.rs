@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 
 /// The facts of one story: names and their values, settled before it is told, so that it cannot contradict itself.
 #[derive(Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     values: BTreeMap<&'static str, String>,
 }
 
 impl Facts {
     /// Settles `name` as what `template` tells now.
-    pub(super) fn set(&mut self, name: &'static str, template: &str, rng: &mut Rng) {
+    pub(crate) fn set(&mut self, name: &'static str, template: &str, rng: &mut Rng) {
         let value = self.tell(template, rng);
         self.values.insert(name, value);
     }
 
     /// Settles one row of `table`.
-    pub(super) fn draw(&mut self, table: &Table, rng: &mut Rng) {
+    pub(crate) fn draw(&mut self, table: &Table, rng: &mut Rng) {
         let row: &str = rng.pick::<&str>(table.rows);
         for (name, cell) in table.names.iter().zip(row.split(" / ")) {
             self.set(name, cell, rng);
@@ -29,19 +29,19 @@ impl Facts {
     ///
     /// # Panics
     /// If it is not settled.
-    pub(super) fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.values
             .get(name)
             .unwrap_or_else(|| panic!("the templates name `{name}`, which no table of the plot settles"))
     }
 
     /// All facts as one text: two stories with the same plot and facts are the same story told in other words.
-    pub(super) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         self.values.values().fold(String::new(), |key, value| key + value + "|")
     }
 
     /// One telling of `template`, with single spaces and none at the ends.
-    pub(super) fn tell(&self, template: &str, rng: &mut Rng) -> String {
+    pub(crate) fn tell(&self, template: &str, rng: &mut Rng) -> String {
         let mut told = String::with_capacity(2 * template.len());
         self.expand(template, rng, &mut told);
         let mut tidy = String::with_capacity(told.len());
@@ -99,7 +99,7 @@ impl Facts {
 }
 
 /// Whether the article before `word` is "an": by its letter, which is right for all words of the tables.
-pub(super) fn starts_with_vowel(word: &str) -> bool {
+pub(crate) fn starts_with_vowel(word: &str) -> bool {
     word.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U'])
 }
 

@@ -4,28 +4,28 @@
 
 /// Rows of cells, set apart by ` / `, and the names under which a plot uses them. A plot draws one row of each of its
 /// tables.
-pub(super) struct Table {
-    pub(super) names: &'static [&'static str],
-    pub(super) rows: &'static [&'static str],
+pub(crate) struct Table {
+    pub(crate) names: &'static [&'static str],
+    pub(crate) rows: &'static [&'static str],
 }
 
-pub(super) const GIRLS: &[&str] = &[
+pub(crate) const GIRLS: &[&str] = &[
     "Lily", "Mia", "Anna", "Emma", "Zoe", "Ruby", "Nora", "Ella", "Rosa", "Clara", "Maya", "Ivy", "Lucy", "Sara",
     "Amy", "Molly", "Hana", "Julia", "Kate", "Leila", "Tara", "Nina", "Alice", "Grace",
 ];
 
-pub(super) const BOYS: &[&str] = &[
+pub(crate) const BOYS: &[&str] = &[
     "Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Finn", "Omar", "Noah", "Paul", "Oscar", "Hugo", "Tim", "Luke", "Adam",
     "Theo", "Ali", "Peter", "Eric", "Daniel", "Ravi", "Kai", "Jonas", "Felix",
 ];
 
 /// Countable things of word problems, in the plural.
-pub(super) const COUNTED: &[&str] = &[
+pub(crate) const COUNTED: &[&str] = &[
     "apples", "shells", "marbles", "stickers", "cookies", "pencils", "flowers", "stones", "buttons", "berries",
     "books", "balloons", "coins", "stamps", "nuts", "cards", "pears", "feathers", "eggs", "candles",
 ];
 
-pub(super) const FAMILY: Table = Table {
+pub(crate) const FAMILY: Table = Table {
     names: &["adult", "ahe", "ahim", "ahis"],
     rows: &[
         "mom / she / her / her",
@@ -38,7 +38,7 @@ pub(super) const FAMILY: Table = Table {
 };
 
 /// Something to play with that can be lost, lent and given.
-pub(super) const TOYS: Table = Table {
+pub(crate) const TOYS: Table = Table {
     names: &["thing", "toy", "use"],
     rows: &[
         "kite / [red|blue|yellow|striped] kite / fly it high",
@@ -75,7 +75,7 @@ pub(super) const TOYS: Table = Table {
 };
 
 /// Outdoor places, and where in them something may lie.
-pub(super) const PLACES: Table = Table {
+pub(crate) const PLACES: Table = Table {
     names: &["place", "in", "to", "spot", "decoy"],
     rows: &[
         "park / in the park / to the park / [under a bench|beside the pond|behind the oak tree] / [near the swings|next to the gate]",
@@ -93,7 +93,7 @@ pub(super) const PLACES: Table = Table {
     ],
 };
 
-pub(super) const WEATHER: Table = Table {
+pub(crate) const WEATHER: Table = Table {
     names: &["weather", "sky"],
     rows: &[
         "sunny / [The sun was warm and bright.|The sky was blue and clear.|Sunlight danced on the leaves.]",
@@ -104,7 +104,7 @@ pub(super) const WEATHER: Table = Table {
     ],
 };
 
-pub(super) const SNACKS: Table = Table {
+pub(crate) const SNACKS: Table = Table {
     names: &["snack", "asnack", "taste"],
     rows: &[
         "sandwich / a [cheese|big|tasty] sandwich / soft and salty",
@@ -122,7 +122,7 @@ pub(super) const SNACKS: Table = Table {
     ],
 };
 
-pub(super) const TASKS: Table = Table {
+pub(crate) const TASKS: Table = Table {
     names: &["need", "because", "help", "done"],
     rows: &[
         "carry two heavy bags up the stairs / the bags were full of potatoes / took one bag and carried it up, step by step / both bags stood in the kitchen",
@@ -142,7 +142,7 @@ pub(super) const TASKS: Table = Table {
     ],
 };
 
-pub(super) const NEIGHBORS: Table = Table {
+pub(crate) const NEIGHBORS: Table = Table {
     names: &["neighbor", "nhe", "nhim", "nhis"],
     rows: &[
         "Mrs. Green / she / her / her",
@@ -156,7 +156,7 @@ pub(super) const NEIGHBORS: Table = Table {
     ],
 };
 
-pub(super) const SKILLS: Table = Table {
+pub(crate) const SKILLS: Table = Table {
     names: &["skill", "fail", "tip", "win"],
     rows: &[
         "ride a bike / fell into the soft grass / Look ahead and keep your feet moving / rode all the way to the corner and back",
@@ -178,7 +178,7 @@ pub(super) const SKILLS: Table = Table {
     ],
 };
 
-pub(super) const TRIPS: Table = Table {
+pub(crate) const TRIPS: Table = Table {
     names: &["dest", "way", "saw", "trouble", "fixed", "best"],
     rows: &[
         "the sea / by train / white ships and tall waves / a big wave washed away {his} sandals / {his} {adult} found them again in the sand / jumping over the waves",
@@ -197,7 +197,7 @@ pub(super) const TRIPS: Table = Table {
 };
 
 /// A mistake: what `{N}` did to something of somebody, and how it was mended.
-pub(super) const MISTAKES: Table = Table {
+pub(crate) const MISTAKES: Table = Table {
     names: &["rule", "did", "owned", "repair", "lesson"],
     rows: &[
         "not play ball in the house / hit the blue vase with a ball, and it broke / the broken vase / glued the vase together, piece by piece / to play ball outside",
@@ -215,7 +215,7 @@ pub(super) const MISTAKES: Table = Table {
     ],
 };
 
-pub(super) const MAKINGS: Table = Table {
+pub(crate) const MAKINGS: Table = Table {
     names: &["made", "stuff", "how", "snag", "mend", "end"],
     rows: &[
         "a cake / flour, eggs and sugar / stirred the dough and put it into the oven / it came out flat / covered it with thick cream and berries / it tasted wonderful",
@@ -234,7 +234,7 @@ pub(super) const MAKINGS: Table = Table {
 };
 
 /// An animal in trouble, and what it does afterwards.
-pub(super) const RESCUES: Table = Table {
+pub(crate) const RESCUES: Table = Table {
     names: &["animal", "cry", "plight", "rescue", "thanks"],
     rows: &[
         "kitten / a tiny meow / was stuck high up in a tree / climbed up the branches and carried it down / rubbed its head on {his} hand and purred",
@@ -252,7 +252,7 @@ pub(super) const RESCUES: Table = Table {
     ],
 };
 
-pub(super) const PETS: Table = Table {
+pub(crate) const PETS: Table = Table {
     names: &["pet", "pname", "food", "trick"],
     rows: &[
         "dog / [Rex|Biscuit|Spot] / a bone / brought sticks and never gave them back",
@@ -268,7 +268,7 @@ pub(super) const PETS: Table = Table {
     ],
 };
 
-pub(super) const FEARS: Table = Table {
+pub(crate) const FEARS: Table = Table {
     names: &["fear", "saw", "was", "comfort"],
     rows: &[
         "of the dark / a tall black shape beside the bed / only a coat on a chair / put a small lamp beside the bed",
@@ -281,7 +281,7 @@ pub(super) const FEARS: Table = Table {
     ],
 };
 
-pub(super) const GAMES: Table = Table {
+pub(crate) const GAMES: Table = Table {
     names: &["game", "rainy"],
     rows: &[
         "hide and seek / built a tent out of blankets",
@@ -297,7 +297,7 @@ pub(super) const GAMES: Table = Table {
     ],
 };
 
-pub(super) const PLANTS: Table = Table {
+pub(crate) const PLANTS: Table = Table {
     names: &["seed", "grew", "crop"],
     rows: &[
         "a bean seed / a green vine climbed up the wall / a bowl full of beans",
