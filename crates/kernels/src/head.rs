@@ -172,11 +172,22 @@ pub fn cross_entropy(
     });
 }
 
-/// Log-probability of each target, the entropy of each prediction, and the log of each softmax's denominator.
+/// Log-probability of each target, the entropy of each prediction, and the log of each softmax's denominator; with
+/// `d_hidden` also the gradient of each log-probability by its hidden state.
 ///
-/// Shapes: all outputs are `(N)` and overwritten.
+/// The gradient row of a token is `W_target - sum_v p_v W_v`, whatever comes after, so where the weight is frozen it can be
+/// formed while the logits are there, and only needs a factor per token in the backward pass.
+///
+/// Shapes: all outputs are `(N)` and overwritten, `d_hidden` is `(N, D)`.
 /// Numbers, Panics, Source: as [`cross_entropy`].
-pub fn token_logprobs(exec: Exec, input: &HeadInput<'_>, logprobs: &mut [f32], entropy: &mut [f32], lse: &mut [f32]) {
+pub fn token_logprobs(
+    exec: Exec,
+    input: &HeadInput<'_>,
+    logprobs: &mut [f32],
+    entropy: &mut [f32],
+    lse: &mut [f32],
+    mut d_hidden: Option<&mut [f32]>,
+) {
     let (n, _, vocab) = input.sizes();
     assert!(logprobs.len() == n && entropy.len() == n && lse.len() == n, "results for {n} tokens");
     for_each_logits(exec, input, |first, tokens, logits| {
@@ -185,12 +196,21 @@ pub fn token_logprobs(exec: Exec, input: &HeadInput<'_>, logprobs: &mut [f32], e
         let mut rows: Vec<_> = logits.chunks_mut(vocab).zip(results).collect();
         for_each_chunk(exec, &mut rows, 1, |index, row| {
             let (logits, ((logprob, entropy), lse)) = &mut row[0];
-            let at_target = logits[input.targets[first + index] as usize];
+            let target = input.targets[first + index] as usize;
+            let at_target = logits[target];
             let (log_denominator, mean) = dispatch(exec, MeanLogit { logits });
             **lse = log_denominator;
             **logprob = at_target - log_denominator;
             **entropy = log_denominator - mean;
+            if d_hidden.is_some() {
+                let (entropy, lse) = (**entropy, log_denominator);
+                dispatch(exec, LogprobGradient { logits, lse, entropy, d_logprob: 1.0, d_entropy: 0.0 });
+                logits[target] += 1.0;
+            }
         });
+        if d_hidden.is_some() {
+            backward_chunk(exec, input, (first, tokens), logits, d_hidden.as_deref_mut(), None);
+        }
     });
 }
 
@@ -251,7 +271,7 @@ impl Kernel for Exponentials<'_> {
     }
 }
 
-/// `lse` and `sum_v p_v z_v` of one row; the row is used up.
+/// `lse` and `sum_v p_v z_v` of one row.
 struct MeanLogit<'a> {
     logits: &'a mut [f32],
 }
@@ -389,7 +409,7 @@ mod tests {
             let run = |exec| {
                 let (mut lp, mut ent, mut lse) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n]);
                 let (mut d_h, mut d_w) = (vec![f32::NAN; n * dim], vec![f32::NAN; vocab * dim]);
-                token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse);
+                token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse, None);
                 token_logprobs_backward(exec, &input, (&g, &g_h), (&ent, &lse), Some(&mut d_h), Some(&mut d_w));
                 vec![lp, ent, d_h, d_w]
             };
@@ -462,7 +482,7 @@ mod tests {
     fn logits_of_a_thousand_and_a_nan_are_handled() {
         let input = HeadInput { hidden: &[1000.0], weight: HeadWeight::Floats(&[1.0, -1.0, 0.5]), targets: &[1] };
         let (mut lp, mut ent, mut lse) = ([0.0], [0.0], [0.0]);
-        token_logprobs(Exec::new(1), &input, &mut lp, &mut ent, &mut lse);
+        token_logprobs(Exec::new(1), &input, &mut lp, &mut ent, &mut lse, None);
         assert_eq!((lp[0], ent[0], lse[0]), (-2000.0, 0.0, 1000.0));
         let input = HeadInput { hidden: &[f32::NAN], ..input };
         cross_entropy(Exec::new(1), &input, &[1.0], &mut lp, None, None);
@@ -486,7 +506,7 @@ mod tests {
         let (mut lp, mut ent, mut lse) = ([0.0; 6], [0.0; 6], [0.0; 6]);
         let (mut d_h, mut d_w) = ([0.0; 48], [0.0; 88]);
         let exec = Exec::new(2);
-        token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse);
+        token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse, None);
         token_logprobs_backward(exec, &input, (&weights, &[0.0; 6]), (&ent, &lse), Some(&mut d_h), Some(&mut d_w));
         for (name, found) in [("logprobs", &lp[..]), ("entropy", &ent), ("d_x_sum", &d_h), ("d_weight_sum", &d_w)] {
             golden.check(name, found, 2e-6);

@@ -21,6 +21,7 @@ pub mod kv_cache;
 mod lanes;
 pub mod layer_norm;
 pub mod linear;
+pub mod low_rank;
 pub mod math;
 pub mod matmul;
 pub mod packed;

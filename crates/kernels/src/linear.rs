@@ -47,9 +47,16 @@ pub(crate) fn begin_with_bias(exec: Exec, bias: Option<&[f32]>, out: usize, y: &
 ///
 /// Numbers, Panics, Source: as [`forward`].
 pub fn backward_input(exec: Exec, d_y: &[f32], weight: &[f32], out: usize, d_x: &mut [f32]) {
+    backward_input_onto(exec, Onto::Overwrite, d_y, weight, out, d_x);
+}
+
+/// [`backward_input`], or the same added to what is there.
+///
+/// Numbers, Panics, Source: as [`forward`].
+pub fn backward_input_onto(exec: Exec, onto: Onto, d_y: &[f32], weight: &[f32], out: usize, d_x: &mut [f32]) {
     let (n, inputs) = sizes(d_y.len(), weight.len(), out);
     let weight = View::new(weight, out, inputs);
-    matmul(exec, Onto::Overwrite, 1.0, View::new(d_y, n, out), weight, ViewMut::new(d_x, n, inputs));
+    matmul(exec, onto, 1.0, View::new(d_y, n, out), weight, ViewMut::new(d_x, n, inputs));
 }
 
 /// `d_W = d_y^T x`.

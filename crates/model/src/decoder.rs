@@ -1,17 +1,17 @@
 //! What all architectures share: the passes over their blocks, the loss and its gradients.
 
 use crate::Pass;
+use crate::adapter::{Adapter, adapted, adapted_weight, wants_bare};
 use crate::init::INIT_STD;
 use crate::layers::{Embedding, Linear};
-use crate::parameters::Gradients;
+use crate::parameters::{self, Gradients};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::kernels::kv_cache::KvCache;
-use cavy_ops::kernels::packed::PackedMatrix;
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{
-    AttentionSpec, CrossEntropy, Heads, NewTokens, TiedGradient, attention, attention_cached, dropout, embedding,
-    linear, linear_cross_entropy, packed_cross_entropy, packed_head,
+    AttentionSpec, CrossEntropy, Heads, NewTokens, TiedGradient, Weight, attention, attention_cached, dropout,
+    embedding, linear, linear_cross_entropy, packed_cross_entropy, packed_head, packed_token_logprobs, token_logprobs,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -20,6 +20,12 @@ use std::sync::Arc;
 pub(crate) trait Architecture: Module {
     /// What Hugging Face's names begin with, but for the output head's.
     const PREFIX: &'static str;
+    /// What its list of blocks is called.
+    const BLOCKS: &'static str;
+    /// The layers that PEFT adapts unless it is told which.
+    const USUAL_TARGETS: &'static [&'static str];
+    /// The layer that gives queries, keys and values at once, if there is one.
+    const FUSED_QKV: Option<&'static str>;
     /// The residual stream before the first block, `(N, D)`. With `tied`, the head's gradient joins the embedding's.
     fn embed(&self, pass: &Pass, tied: Option<&TiedGradient>) -> Tensor<2>;
     /// Number of blocks.
@@ -34,38 +40,91 @@ pub(crate) trait Architecture: Module {
     fn for_each_linear(&mut self, f: &mut dyn FnMut(&str, &mut Linear));
     /// The token embedding with its name.
     fn token_embedding(&mut self) -> (&'static str, &mut Embedding);
+    /// What can stand as output head, to be replaced.
+    fn heads(&mut self) -> OutputHeads<'_>;
 }
 
-/// The output head: a layer of its own, or the token embedding.
+/// Everything that can stand as an output head.
+pub(crate) struct OutputHeads<'a> {
+    pub(crate) lm_head: &'a mut Option<Linear>,
+    pub(crate) score: &'a mut Option<Linear>,
+    pub(crate) embedding: &'a mut Embedding,
+    /// Whether the token embedding is the output head.
+    pub(crate) tied: &'a mut bool,
+}
+
+/// The output head: a layer of its own, or the token embedding with the adapters that are for its use as a head.
 pub(crate) enum Head<'a> {
     Own(&'a Linear),
-    Tied(&'a Embedding),
+    Tied(&'a Embedding, &'a [Adapter]),
 }
 
-impl Head<'_> {
-    fn is_tied(&self) -> bool {
-        matches!(self, Self::Tied(_))
-    }
-
-    /// The weight as a tensor, `(V, D)`; `None` where it is packed.
-    pub(crate) fn weight(&self) -> Option<Tensor<2>> {
-        let (Self::Own(Linear { weight, .. }) | Self::Tied(Embedding { weight, .. })) = self;
-        weight.as_ref().map(Param::val)
-    }
-
-    /// The weight where it is packed, `(V, D)`.
-    pub(crate) fn packed(&self) -> Option<&PackedMatrix> {
-        let (Self::Own(Linear { packed, .. }) | Self::Tied(Embedding { packed, .. })) = self;
-        packed.as_ref()
-    }
-
-    /// Logits of every row, `(N, V)`.
-    fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match (self.weight(), self.packed()) {
-            (Some(weight), _) => linear(hidden, weight, None),
-            (None, Some(packed)) => packed_head(hidden, packed),
-            (None, None) => unreachable!("an output head has a weight"),
+impl<'a> Head<'a> {
+    /// The head of a model with this layer, if it has one, and this embedding.
+    pub(crate) fn of(layer: Option<&'a Linear>, embedding: &'a Embedding) -> Self {
+        match layer {
+            Some(own) if own.base().is_some() => Self::Own(own),
+            tied => Self::Tied(embedding, tied.map_or(&[], |layer| &layer.adapters)),
         }
+    }
+
+    /// Where the embedding's gradient and the head's can meet, if they are one parameter that is trained.
+    fn tied_gradient(&self) -> Option<TiedGradient> {
+        match self {
+            Self::Tied(Embedding { weight: Some(weight), .. }, []) => {
+                weight.val().is_require_grad().then(TiedGradient::default)
+            }
+            _ => None,
+        }
+    }
+
+    fn base(&self) -> Weight<'a> {
+        match self {
+            Self::Own(layer) => layer.base().expect("an output head has a weight"),
+            Self::Tied(embedding, _) => embedding.base(),
+        }
+    }
+
+    fn adapters(&self) -> &'a [Adapter] {
+        match self {
+            Self::Own(layer) => &layer.adapters,
+            Self::Tied(_, adapters) => adapters,
+        }
+    }
+
+    /// The weight with its adapters, `(V, D)`: as it is stored where it has none, a tensor otherwise.
+    fn weight_in_use(&self, device: &Device) -> Weight<'a> {
+        let (base, adapters) = (self.base(), self.adapters());
+        if adapters.is_empty() {
+            return base;
+        }
+        let own = match base {
+            Weight::Dense(weight) => weight,
+            packed @ Weight::Packed(_) => Tensor::from_data(TensorData::new(packed.values(), packed.dims()), device),
+        };
+        Weight::Dense(adapted_weight(adapters, &own))
+    }
+
+    fn bias(&self) -> Option<Tensor<1>> {
+        match self {
+            Self::Own(layer) => layer.bias.as_ref().map(Param::val),
+            Self::Tied(..) => None,
+        }
+    }
+
+    /// Logits of every row, `(N, V)`. With a key, the dropout of adapters is on.
+    fn forward(&self, hidden: Tensor<2>, dropout_key: Option<u64>) -> Tensor<2> {
+        let (base, adapters, bias) = (self.base(), self.adapters(), self.bias());
+        let product = |x: Tensor<2>, bias: Option<Tensor<1>>| match &base {
+            Weight::Dense(weight) => linear(x, weight.clone(), bias),
+            Weight::Packed(packed) => packed_head(x, packed),
+        };
+        if adapters.is_empty() {
+            return product(hidden, bias);
+        }
+        let first = if wants_bare(adapters) { None } else { bias.clone() };
+        let result = product(hidden.clone(), first);
+        adapted(adapters, &base, result, &hidden, bias, dropout_key, None, |x| product(x, None))
     }
 }
 
@@ -159,16 +218,39 @@ pub(crate) fn hidden_cached<A: Architecture>(model: &A, pass: &Pass, cache: &mut
     model.final_norm(x)
 }
 
+/// The rows of hidden states, all or some of them.
+fn rows_of(hidden: Tensor<2>, rows: &[usize]) -> Tensor<2> {
+    if rows.len() == hidden.dims()[0] && rows.iter().enumerate().all(|(i, &row)| i == row) {
+        return hidden;
+    }
+    let rows: Arc<[u32]> = rows.iter().map(|&row| row as u32).collect();
+    embedding(hidden, &rows)
+}
+
 /// Logits of some rows of hidden states, `(rows, V)` in one vector.
 pub(crate) fn logits<A: Architecture>(model: &A, hidden: Tensor<2>, rows: &[usize]) -> Vec<f32> {
-    let everything = rows.len() == hidden.dims()[0] && rows.iter().enumerate().all(|(i, &row)| i == row);
-    let hidden = if everything {
-        hidden
-    } else {
-        let rows: Arc<[u32]> = rows.iter().map(|&row| row as u32).collect();
-        embedding(hidden, &rows)
-    };
-    model.head().forward(hidden).into_data().try_to_vec().unwrap_or_default()
+    model.head().forward(rows_of(hidden, rows), None).into_data().try_to_vec().unwrap_or_default()
+}
+
+/// Differentiable outputs of the head at some tokens of a pass, `(rows, V)`.
+pub(crate) fn head_rows<A: Architecture>(model: &A, pass: &Pass, rows: &[usize]) -> Tensor<2> {
+    model.head().forward(rows_of(hidden(model, pass), rows), pass.dropout_key)
+}
+
+/// Differentiable log-probabilities of `targets` after some tokens of a pass, and entropies there.
+pub(crate) fn logprobs_of<A: Architecture>(
+    model: &A,
+    pass: &Pass,
+    rows: &[usize],
+    targets: &Arc<[u32]>,
+) -> (Tensor<1>, Tensor<1>) {
+    let tied = model.head().tied_gradient();
+    let x = blocks(model, model.embed(pass, tied.as_ref()), pass, None);
+    let hidden = rows_of(model.final_norm(x), rows);
+    match model.head().weight_in_use(&hidden.device()) {
+        Weight::Dense(weight) => token_logprobs(hidden, weight, targets, tied.as_ref()),
+        Weight::Packed(packed) => packed_token_logprobs(hidden, packed, targets),
+    }
 }
 
 fn head_loss<A: Architecture>(
@@ -179,16 +261,15 @@ fn head_loss<A: Architecture>(
     tied: Option<&TiedGradient>,
 ) -> CrossEntropy {
     let hidden = model.final_norm(x);
-    match (model.head().weight(), model.head().packed()) {
-        (Some(weight), _) => linear_cross_entropy(hidden, weight, targets, weights, tied),
-        (None, Some(packed)) => packed_cross_entropy(hidden, packed, targets, weights),
-        (None, None) => unreachable!("an output head has a weight"),
+    match model.head().weight_in_use(&hidden.device()) {
+        Weight::Dense(weight) => linear_cross_entropy(hidden, weight, targets, weights, tied),
+        Weight::Packed(packed) => packed_cross_entropy(hidden, packed, targets, weights),
     }
 }
 
 /// `-sum_n weights_n ln p(targets_n)` and the log-probability of each target.
 pub(crate) fn loss<A: Architecture>(model: &A, pass: &Pass, targets: &Arc<[u32]>, weights: &[f32]) -> CrossEntropy {
-    let tied = model.head().is_tied().then(TiedGradient::default);
+    let tied = model.head().tied_gradient();
     let x = blocks(model, model.embed(pass, tied.as_ref()), pass, None);
     head_loss(model, x, targets, weights, tied.as_ref())
 }
@@ -202,9 +283,16 @@ pub(crate) fn loss_and_gradients<A: Architecture>(
 ) -> (f64, Vec<f32>, Gradients) {
     let CrossEntropy { loss, logprobs } = loss(model, pass, targets, weights);
     let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+    (value, logprobs, gradients(model, &loss))
+}
+
+/// The gradients of all trainable parameters; none if the loss depends on no such.
+pub(crate) fn gradients<A: Architecture>(model: &A, loss: &Tensor<1>) -> Gradients {
     let mut gradients = Gradients::default();
-    gradients.collect(model, loss.backward());
-    (value, logprobs, gradients)
+    if loss.is_autodiff() && loss.is_tracked() {
+        gradients.collect(model, loss.backward());
+    }
+    gradients
 }
 
 /// [`loss_and_gradients`] with only the input of each block kept for the backward pass, where the block is computed again.
@@ -217,29 +305,44 @@ pub(crate) fn recomputed<A: Architecture>(
     weights: &[f32],
 ) -> (f64, Vec<f32>, Gradients) {
     let at = |layer| LayerPass { pass, layer, cached: None };
-    let tied = model.head().is_tied().then(TiedGradient::default);
+    let tied = model.head().tied_gradient();
+    // Nothing below the first trainable part is differentiated: `first` blocks, or all that there is.
+    let first = parameters::first_trainable(model);
     let plain = model.valid();
     let mut inputs = vec![plain.embed(pass, None)];
     for layer in 0..plain.depth() {
         inputs.push(plain.block(inputs[layer].clone(), &at(layer)));
     }
     drop(plain);
-    let leaf = |x: Tensor<2>| Tensor::from_inner(x).require_grad();
+    let leaf = |x: Tensor<2>, stage: usize| {
+        let x = Tensor::from_inner(x);
+        if stage > first { x.require_grad() } else { x }
+    };
     // The gradient by a block's input, from that by its output: the sum's own gradient is one everywhere.
     let through = |y: Tensor<2>, d_y: Tensor<2>| (y * Tensor::from_inner(d_y)).sum().backward();
     let mut collected = Gradients::default();
-    let x = leaf(inputs.pop().expect("one input more than blocks"));
+    let x = leaf(inputs.pop().expect("one input more than blocks"), model.depth() + 1);
     let CrossEntropy { loss, logprobs } = head_loss(model, x.clone(), targets, weights, tied.as_ref());
     let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+    if !loss.is_tracked() {
+        return (value, logprobs, collected);
+    }
     let mut gradients = loss.backward();
-    let mut d_x = x.grad_remove(&mut gradients).expect("the head's input has a gradient");
+    let mut d_x = x.grad_remove(&mut gradients);
     collected.collect(model, gradients);
     for layer in (0..model.depth()).rev() {
-        let x = leaf(inputs.pop().expect("an input for every block"));
-        let mut gradients = through(model.block(x.clone(), &at(layer)), d_x);
-        d_x = x.grad_remove(&mut gradients).expect("a block's input has a gradient");
+        let Some(d_y) = d_x.take() else { break };
+        let x = leaf(inputs.pop().expect("an input for every block"), layer + 1);
+        let y = model.block(x.clone(), &at(layer));
+        if !y.is_tracked() {
+            break;
+        }
+        let mut gradients = through(y, d_y);
+        d_x = x.grad_remove(&mut gradients);
         collected.collect(model, gradients);
     }
-    collected.collect(model, through(model.embed(pass, tied.as_ref()), d_x));
+    if let Some(d_x) = d_x.filter(|_| first == 0) {
+        collected.collect(model, through(model.embed(pass, tied.as_ref()), d_x));
+    }
     (value, logprobs, collected)
 }

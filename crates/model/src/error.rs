@@ -40,6 +40,24 @@ pub enum ModelError {
         "{path}: a width of {width} does not say how many heads there are\nhint: put a `config.json` beside it, with `n_head`, `n_embd`, `n_layer`, `n_positions` and `vocab_size`"
     )]
     BookHeads { path: PathBuf, width: usize },
+    #[error(
+        "`{key}`: `{pattern}` is not a regular expression: {source}\nhint: names are given as a list, `q_proj,v_proj`"
+    )]
+    Pattern { key: &'static str, pattern: String, source: regex::Error },
+    #[error("`{key}`: nothing in the model is called `{name}`\nhint: it has {known}")]
+    NoModule { key: &'static str, name: String, known: String },
+    #[error("{path}: not an adapter that can be read here: {problem}\nhint: {hint}")]
+    Adapter { path: PathBuf, problem: String, hint: String },
+    #[error(
+        "{path}: tensor `{name}` is {found:?}, this model asks for {expected:?}\nhint: the adapter was made for another model"
+    )]
+    AdapterShape { path: PathBuf, name: String, expected: Vec<usize>, found: Vec<usize> },
+    #[error(
+        "{path}: tensor `{name}` is for `{layer}`, which this model does not have\nhint: the adapter was made for another model"
+    )]
+    AdapterLayer { path: PathBuf, name: String, layer: String },
+    #[error("the model has no adapter\nhint: give one with `--adapter`")]
+    NoAdapter,
     #[error(transparent)]
     Tensors(#[from] FilesError),
 }

@@ -5,6 +5,6 @@ mod save;
 mod source;
 
 pub use load::Weights;
-pub(crate) use load::model_of;
+pub(crate) use load::{is_conv1d, model_of, transposed};
 pub(crate) use save::save;
 pub use source::{Origin, Source};

@@ -5,7 +5,7 @@
 
 use crate::Pass;
 use crate::config::Gpt2Config;
-use crate::decoder::{Architecture, Head, LayerPass, dropped_embedding, residual_std};
+use crate::decoder::{Architecture, Head, LayerPass, OutputHeads, dropped_embedding, residual_std};
 use crate::init::{INIT_STD, Initializer};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use burn::module::Module;
@@ -19,7 +19,10 @@ pub(crate) struct Gpt2 {
     wpe: Embedding,
     h: Vec<Block>,
     ln_f: LayerNorm,
+    /// The output head's weight and adapters; of a tied one the adapters alone, if it has any.
     lm_head: Option<Linear>,
+    /// What stands in the output head's place in a model that classifies or scores.
+    score: Option<Linear>,
     #[module(skip)]
     pub(crate) config: Gpt2Config,
 }
@@ -73,6 +76,7 @@ impl Gpt2 {
             h: (0..config.num_hidden_layers).map(|_| Block::new(init, config)).collect(),
             ln_f: LayerNorm::new(init, d),
             lm_head: (!config.tie_word_embeddings).then(|| Linear::new(init, d, v, false, INIT_STD)),
+            score: None,
             config: config.clone(),
         }
     }
@@ -80,6 +84,9 @@ impl Gpt2 {
 
 impl Architecture for Gpt2 {
     const PREFIX: &'static str = "transformer.";
+    const BLOCKS: &'static str = "h";
+    const USUAL_TARGETS: &'static [&'static str] = &["c_attn"];
+    const FUSED_QKV: Option<&'static str> = Some("c_attn");
 
     fn embed(&self, pass: &Pass, tied: Option<&TiedGradient>) -> Tensor<2> {
         let x = add(self.wte.forward(&pass.ids, tied), self.wpe.forward(&pass.positions, None));
@@ -91,16 +98,16 @@ impl Architecture for Gpt2 {
     }
 
     fn block(&self, x: Tensor<2>, at: &LayerPass<'_, '_>) -> Tensor<2> {
-        let (block, config) = (&self.h[at.layer], &self.config);
+        let (block, config, key) = (&self.h[at.layer], &self.config, at.pass.dropout_key);
         let (eps, drop_rate) = (config.layer_norm_eps, config.drop_rate);
         let dim = config.hidden_size / config.num_attention_heads;
         let heads = Heads::new(config.num_attention_heads, config.num_attention_heads, dim);
         let heads = heads.expect("a config that was checked");
-        let qkv = block.attn.c_attn.forward(block.ln_1.forward(x.clone(), eps)); // (N, 3 D)
+        let qkv = block.attn.c_attn.forward(block.ln_1.forward(x.clone(), eps), key); // (N, 3 D)
         let mixed = at.attention(qkv, heads, 1.0 / (dim as f32).sqrt(), None, drop_rate); // (N, D)
-        let x = add(x, at.dropped(block.attn.c_proj.forward(mixed), drop_rate, 1));
-        let inner = block.mlp.c_fc.forward(block.ln_2.forward(x.clone(), eps)); // (N, F)
-        add(x, at.dropped(block.mlp.c_proj.forward(gelu(inner, Gelu::Tanh)), drop_rate, 2))
+        let x = add(x, at.dropped(block.attn.c_proj.forward(mixed, key), drop_rate, 1));
+        let inner = block.mlp.c_fc.forward(block.ln_2.forward(x.clone(), eps), key); // (N, F)
+        add(x, at.dropped(block.mlp.c_proj.forward(gelu(inner, Gelu::Tanh), key), drop_rate, 2))
     }
 
     fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
@@ -108,7 +115,7 @@ impl Architecture for Gpt2 {
     }
 
     fn head(&self) -> Head<'_> {
-        self.lm_head.as_ref().map_or(Head::Tied(&self.wte), Head::Own)
+        Head::of(self.score.as_ref().or(self.lm_head.as_ref()), &self.wte)
     }
 
     fn for_each_linear(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
@@ -122,9 +129,17 @@ impl Architecture for Gpt2 {
         if let Some(head) = &mut self.lm_head {
             f("lm_head", head);
         }
+        if let Some(score) = &mut self.score {
+            f("score", score);
+        }
     }
 
     fn token_embedding(&mut self) -> (&'static str, &mut Embedding) {
         ("transformer.wte", &mut self.wte)
+    }
+
+    fn heads(&mut self) -> OutputHeads<'_> {
+        let tied = &mut self.config.tie_word_embeddings;
+        OutputHeads { lm_head: &mut self.lm_head, score: &mut self.score, embedding: &mut self.wte, tied }
     }
 }

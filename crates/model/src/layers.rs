@@ -1,20 +1,25 @@
 //! The layers architectures are made of.
 
+use crate::adapter::{Adapter, adapted, input_uses, wants_bare};
 use crate::init::Initializer;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use cavy_ops::TiedGradient;
 use cavy_ops::kernels::packed::PackedMatrix;
-use cavy_ops::{embedding, embedding_tied, layer_norm, linear, packed_embedding, packed_linear, rms_norm};
+use cavy_ops::{
+    SharedInput, Weight, embedding, embedding_tied, layer_norm, linear_shared, packed_embedding, packed_linear,
+    rms_norm,
+};
 use std::sync::Arc;
 
 /// `y = x W^T + b`, the one kind of linear layer. The weight is a tensor of f32, or lies packed in another form and is
-/// multiplied from that; then it is not a parameter and has no gradient.
+/// multiplied from that; then it is not a parameter and has no gradient. Adapters change what comes out.
 #[derive(Module, Debug)]
 pub(crate) struct Linear {
     /// `(out, in)`; `None` where it is packed.
     pub(crate) weight: Option<Param<Tensor<2>>>,
     pub(crate) bias: Option<Param<Tensor<1>>>,
+    pub(crate) adapters: Vec<Adapter>,
     #[module(skip)]
     pub(crate) packed: Option<PackedMatrix>,
 }
@@ -22,31 +27,81 @@ pub(crate) struct Linear {
 impl Linear {
     pub(crate) fn new(init: &mut Initializer<'_>, inputs: usize, outputs: usize, bias: bool, std: f64) -> Self {
         let weight = init.weight(outputs, inputs, std);
-        Self { weight: Some(weight), bias: bias.then(|| init.bias(outputs, inputs)), packed: None }
+        let bias = bias.then(|| init.bias(outputs, inputs));
+        Self { weight: Some(weight), bias, adapters: Vec::new(), packed: None }
     }
 
-    /// Shapes: `(N, in)` to `(N, out)`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let [y] = Self::forward_each([self], x);
+    /// A layer that has a name and adapters but no weight of its own: a tied output head's.
+    pub(crate) fn without_weight() -> Self {
+        Self { weight: None, bias: None, adapters: Vec::new(), packed: None }
+    }
+
+    /// Its weight, if it has one.
+    pub(crate) fn base(&self) -> Option<Weight<'_>> {
+        weight_of(self.weight.as_ref(), self.packed.as_ref())
+    }
+
+    /// Shapes: `(N, in)` to `(N, out)`. With a key, the dropout of adapters is on.
+    pub(crate) fn forward(&self, x: Tensor<2>, dropout_key: Option<u64>) -> Tensor<2> {
+        let [y] = Self::forward_each([self], x, dropout_key);
         y
     }
 
     /// The results of several layers for one input: packed ones share its preparation.
-    pub(crate) fn forward_each<const K: usize>(layers: [&Self; K], x: Tensor<2>) -> [Tensor<2>; K] {
-        let packed =
-            layers.map(|layer| layer.packed.as_ref().map(|packed| (packed, layer.bias.as_ref().map(Param::val))));
-        if packed.iter().all(Option::is_some) {
-            return packed_linear(x, packed.map(|packed| packed.expect("checked")));
-        }
-        layers.map(|layer| match (&layer.weight, &layer.packed) {
-            (Some(weight), _) => linear(x.clone(), weight.val(), layer.bias.as_ref().map(Param::val)),
-            (None, Some(packed)) => {
-                let [y] = packed_linear(x.clone(), [(packed, layer.bias.as_ref().map(Param::val))]);
-                y
+    pub(crate) fn forward_each<const K: usize>(
+        layers: [&Self; K],
+        x: Tensor<2>,
+        dropout_key: Option<u64>,
+    ) -> [Tensor<2>; K] {
+        let bias_of = |layer: &Self| layer.bias.as_ref().filter(|_| !wants_bare(&layer.adapters)).map(Param::val);
+        let shared = Self::shared_input(&layers, &x, dropout_key);
+        let packed = layers.map(|layer| layer.packed.as_ref().map(|packed| (packed, bias_of(layer))));
+        let results = if packed.iter().all(Option::is_some) {
+            packed_linear(x.clone(), packed.map(|packed| packed.expect("checked")))
+        } else {
+            layers.map(|layer| layer.product(x.clone(), bias_of(layer), shared.as_ref()))
+        };
+        let mut layers = layers.iter();
+        results.map(|result| {
+            let layer = layers.next().expect("a layer for every result");
+            if layer.adapters.is_empty() {
+                return result;
             }
-            (None, None) => unreachable!("a linear layer has a weight"),
+            let base = layer.base().expect("a linear layer has a weight");
+            let (bias, product) = (layer.bias.as_ref().map(Param::val), |x| layer.product(x, None, None));
+            adapted(&layer.adapters, &base, result, &x, bias, dropout_key, shared.as_ref(), product)
         })
     }
+
+    /// Where the gradients by the input of these layers meet, if several operations have it.
+    fn shared_input(layers: &[&Self], x: &Tensor<2>, dropout_key: Option<u64>) -> Option<SharedInput> {
+        if !x.is_autodiff() || !x.is_tracked() {
+            return None;
+        }
+        let uses = |layer: &&Self| {
+            let own = layer.weight.as_ref().map(|_| 1)?;
+            Some(own + input_uses(&layer.adapters, dropout_key)?)
+        };
+        let users: usize = layers.iter().map(uses).sum::<Option<usize>>()?;
+        (users > 1).then(|| SharedInput::new(users))
+    }
+
+    /// `x W^T + bias`.
+    fn product(&self, x: Tensor<2>, bias: Option<Tensor<1>>, shared: Option<&SharedInput>) -> Tensor<2> {
+        match self.base() {
+            Some(Weight::Dense(weight)) => linear_shared(x, weight, bias, shared),
+            Some(Weight::Packed(packed)) => {
+                let [y] = packed_linear(x, [(packed, bias)]);
+                y
+            }
+            None => unreachable!("a linear layer has a weight"),
+        }
+    }
+}
+
+/// A weight in one of its two forms.
+fn weight_of<'a>(dense: Option<&Param<Tensor<2>>>, packed: Option<&'a PackedMatrix>) -> Option<Weight<'a>> {
+    dense.map(|weight| Weight::Dense(weight.val())).or(packed.map(Weight::Packed))
 }
 
 /// A table of vectors by id, in one of the forms of [`Linear`]'s weight.
@@ -61,6 +116,11 @@ pub(crate) struct Embedding {
 impl Embedding {
     pub(crate) fn new(init: &mut Initializer<'_>, rows: usize, width: usize) -> Self {
         Self { weight: Some(init.table(rows, width)), packed: None }
+    }
+
+    /// Its table.
+    pub(crate) fn base(&self) -> Weight<'_> {
+        weight_of(self.weight.as_ref(), self.packed.as_ref()).expect("an embedding has a table")
     }
 
     /// Shapes: `ids` is `(N)`, the result `(N, D)`. With `tied`, the output head's gradient joins this one's.

@@ -4,6 +4,9 @@
 //! path of a parameter is its name in a checkpoint. Everything runs on one packed token axis: a [`Pass`] says which
 //! tokens, where their sequences begin and at which positions they stand.
 
+mod adapter;
+mod adapter_config;
+mod attach;
 mod config;
 mod decoder;
 mod error;
@@ -15,8 +18,10 @@ mod llama;
 mod llama_config;
 mod model;
 mod parameters;
+mod peft;
 mod rope;
 
+pub use adapter_config::{AdapterConfig, LoraScaling, Targets};
 pub use burn::tensor::Device;
 pub use cavy_ops::kernels::kv_cache::{KvCache, KvShape, KvStorage};
 pub use config::{Gpt2Config, ModelConfig, PUBLISHED};

@@ -5,7 +5,7 @@
 //! `LlamaForCausalLM`.
 
 use crate::Pass;
-use crate::decoder::{Architecture, Head, LayerPass, residual_std};
+use crate::decoder::{Architecture, Head, LayerPass, OutputHeads, residual_std};
 use crate::init::{INIT_STD, Initializer};
 use crate::layers::{Embedding, Linear, RmsNorm};
 use crate::llama_config::LlamaConfig;
@@ -20,7 +20,10 @@ pub(crate) struct Llama {
     embed_tokens: Embedding,
     layers: Vec<Block>,
     norm: RmsNorm,
+    /// The output head's weight and adapters; of a tied one the adapters alone, if it has any.
     lm_head: Option<Linear>,
+    /// What stands in the output head's place in a model that classifies or scores.
+    score: Option<Linear>,
     #[module(skip)]
     pub(crate) config: LlamaConfig,
     #[module(skip)]
@@ -87,6 +90,7 @@ impl Llama {
             layers: (0..config.num_hidden_layers).map(|_| Block::new(init, config)).collect(),
             norm: RmsNorm::new(init, d),
             lm_head: (!config.tie_word_embeddings).then(|| Linear::new(init, d, v, false, INIT_STD)),
+            score: None,
             rope: rope_of(config),
             config: config.clone(),
         }
@@ -103,6 +107,9 @@ impl Llama {
 
 impl Architecture for Llama {
     const PREFIX: &'static str = "model.";
+    const BLOCKS: &'static str = "layers";
+    const USUAL_TARGETS: &'static [&'static str] = &["q_proj", "v_proj"];
+    const FUSED_QKV: Option<&'static str> = None;
 
     fn embed(&self, pass: &Pass, tied: Option<&TiedGradient>) -> Tensor<2> {
         self.embed_tokens.forward(&pass.ids, tied)
@@ -113,23 +120,23 @@ impl Architecture for Llama {
     }
 
     fn block(&self, x: Tensor<2>, at: &LayerPass<'_, '_>) -> Tensor<2> {
-        let (block, config) = (&self.layers[at.layer], &self.config);
+        let (block, config, key) = (&self.layers[at.layer], &self.config, at.pass.dropout_key);
         let (attn, mlp, eps) = (&block.self_attn, &block.mlp, config.rms_norm_eps);
         let (h, k, e) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let normed = block.input_layernorm.forward(x.clone(), eps); // (N, D)
-        let [query, key, value] = Linear::forward_each([&attn.q_proj, &attn.k_proj, &attn.v_proj], normed);
+        let [query, keys, value] = Linear::forward_each([&attn.q_proj, &attn.k_proj, &attn.v_proj], normed, key);
         let query = self.head_norm(attn.q_norm.as_ref(), query); // (N, H E)
-        let key = self.head_norm(attn.k_norm.as_ref(), key); // (N, K E)
+        let keys = self.head_norm(attn.k_norm.as_ref(), keys); // (N, K E)
         let query = rope(query, h, &at.pass.positions, &self.rope.inv_freq);
-        let key = rope(key, k, &at.pass.positions, &self.rope.inv_freq);
+        let keys = rope(keys, k, &at.pass.positions, &self.rope.inv_freq);
         let heads = Heads::new(h, k, e).expect("a config that was checked");
         // A factor on both queries and keys is its square on the scores.
         let scale = (self.rope.factor.powi(2) / (e as f64).sqrt()) as f32;
-        let mixed = at.attention(concat([query, key, value]), heads, scale, config.sliding_window, 0.0); // (N, H E)
-        let x = add(x, attn.o_proj.forward(mixed));
+        let mixed = at.attention(concat([query, keys, value]), heads, scale, config.sliding_window, 0.0); // (N, H E)
+        let x = add(x, attn.o_proj.forward(mixed, key));
         let normed = block.post_attention_layernorm.forward(x.clone(), eps);
-        let [gate, up] = Linear::forward_each([&mlp.gate_proj, &mlp.up_proj], normed); // (N, F)
-        add(x, mlp.down_proj.forward(swiglu(gate, up)))
+        let [gate, up] = Linear::forward_each([&mlp.gate_proj, &mlp.up_proj], normed, key); // (N, F)
+        add(x, mlp.down_proj.forward(swiglu(gate, up), key))
     }
 
     fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
@@ -137,7 +144,7 @@ impl Architecture for Llama {
     }
 
     fn head(&self) -> Head<'_> {
-        self.lm_head.as_ref().map_or(Head::Tied(&self.embed_tokens), Head::Own)
+        Head::of(self.score.as_ref().or(self.lm_head.as_ref()), &self.embed_tokens)
     }
 
     fn for_each_linear(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
@@ -154,9 +161,17 @@ impl Architecture for Llama {
         if let Some(head) = &mut self.lm_head {
             f("lm_head", head);
         }
+        if let Some(score) = &mut self.score {
+            f("score", score);
+        }
     }
 
     fn token_embedding(&mut self) -> (&'static str, &mut Embedding) {
         ("model.embed_tokens", &mut self.embed_tokens)
+    }
+
+    fn heads(&mut self) -> OutputHeads<'_> {
+        let tied = &mut self.config.tie_word_embeddings;
+        OutputHeads { lm_head: &mut self.lm_head, score: &mut self.score, embedding: &mut self.embed_tokens, tied }
     }
 }

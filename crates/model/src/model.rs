@@ -1,8 +1,9 @@
 //! A language model of any architecture.
 
 use crate::Pass;
+use crate::attach::Attached;
 use crate::config::ModelConfig;
-use crate::decoder::{self, Architecture};
+use crate::decoder::{self, Architecture, OutputHeads};
 use crate::error::ModelError;
 use crate::files::{self, Source, Weights};
 use crate::gpt2::Gpt2;
@@ -17,12 +18,20 @@ use cavy_ops::kernels::kv_cache::KvCache;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A language model.
+/// A language model, with its adapters and, in the place of its output head, a score head if it has one.
+///
+/// Clones share their weights; what is changed in one, such as by an update, is copied first if others hold it.
 #[derive(Clone, Debug)]
-pub struct Model(Kind);
+pub struct Model {
+    pub(crate) kind: Kind,
+    pub(crate) adapters: Vec<Attached>,
+    /// What the rows of the score head are called; none for a head of tokens.
+    pub(crate) labels: Vec<String>,
+}
 
+/// The architecture.
 #[derive(Clone, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Gpt2(Gpt2),
     Llama(Llama),
 }
@@ -54,15 +63,21 @@ impl Model {
     }
 
     fn made(config: &ModelConfig, init: &mut Initializer<'_>) -> Self {
-        Self(match config {
+        let kind = match config {
             ModelConfig::Gpt2(config) => Kind::Gpt2(Gpt2::new(config, init)),
             ModelConfig::Llama(config) => Kind::Llama(Llama::new(config, init)),
-        })
+        };
+        Self { kind, adapters: Vec::new(), labels: Vec::new() }
+    }
+
+    /// The same with another architecture inside.
+    fn with_kind(self, change: impl FnOnce(Kind) -> Kind) -> Self {
+        Self { kind: change(self.kind), ..self }
     }
 
     /// Its sizes.
     pub fn config(&self) -> ModelConfig {
-        match &self.0 {
+        match &self.kind {
             Kind::Gpt2(model) => ModelConfig::Gpt2(model.config.clone()),
             Kind::Llama(model) => ModelConfig::Llama(model.config.clone()),
         }
@@ -71,17 +86,20 @@ impl Model {
     /// The same model without autodiff; no copy of the weights.
     #[must_use]
     pub fn valid(&self) -> Self {
-        Self(match &self.0 {
+        let kind = match &self.kind {
             Kind::Gpt2(model) => Kind::Gpt2(model.valid()),
             Kind::Llama(model) => Kind::Llama(model.valid()),
-        })
+        };
+        let mut model = Self { kind, adapters: self.adapters.clone(), labels: self.labels.clone() };
+        model.forget(false);
+        model
     }
 
     /// Final hidden states, `(N, D)`, for an output head of its own or for [`Self::logits_of`].
     ///
     /// Panics: if an id is not below the vocabulary's size or a position not below the context length.
     pub fn hidden(&self, pass: &Pass) -> Tensor<2> {
-        with!(&self.0, model => decoder::hidden(model, pass))
+        with!(&self.kind, model => decoder::hidden(model, pass))
     }
 
     /// Final hidden states of tokens that follow what their rows of `cache` have seen; the cache has seen them then.
@@ -90,14 +108,14 @@ impl Model {
     ///
     /// Panics: as [`Self::hidden`], and if a row has no room.
     pub fn hidden_cached(&self, pass: &Pass, cache: &mut KvCache, rows: &[usize]) -> Tensor<2> {
-        with!(&self.0, model => decoder::hidden_cached(model, pass, cache, rows))
+        with!(&self.kind, model => decoder::hidden_cached(model, pass, cache, rows))
     }
 
     /// Next-token logits after the tokens `rows` of hidden states, `(rows, V)` in one vector.
     ///
     /// Panics: if a row is out of bounds.
     pub fn logits_of(&self, hidden: Tensor<2>, rows: &[usize]) -> Vec<f32> {
-        with!(&self.0, model => decoder::logits(model, hidden, rows))
+        with!(&self.kind, model => decoder::logits(model, hidden, rows))
     }
 
     /// Next-token logits after the tokens `rows` of the pass, `(rows, V)` in one vector.
@@ -113,7 +131,7 @@ impl Model {
     ///
     /// Panics: as [`Self::hidden`], and if a target is not below the vocabulary's size.
     pub fn loss(&self, pass: &Pass, targets: &Arc<[u32]>, weights: &[f32]) -> CrossEntropy {
-        with!(&self.0, model => decoder::loss(model, pass, targets, weights))
+        with!(&self.kind, model => decoder::loss(model, pass, targets, weights))
     }
 
     /// The loss of a pass, the log-probability of each target, and the gradients of all parameters.
@@ -130,23 +148,70 @@ impl Model {
         recompute: bool,
     ) -> (f64, Vec<f32>, Gradients) {
         if recompute {
-            return with!(&self.0, model => decoder::recomputed(model, pass, targets, weights));
+            return with!(&self.kind, model => decoder::recomputed(model, pass, targets, weights));
         }
-        with!(&self.0, model => decoder::loss_and_gradients(model, pass, targets, weights))
+        with!(&self.kind, model => decoder::loss_and_gradients(model, pass, targets, weights))
+    }
+
+    /// Differentiable outputs of the head at the tokens `rows` of the pass, `(rows, V)`: the scores of a model with
+    /// [`Self::with_head`].
+    ///
+    /// Panics: as [`Self::hidden`], and if a row is out of bounds.
+    pub fn head_rows(&self, pass: &Pass, rows: &[usize]) -> Tensor<2> {
+        with!(&self.kind, model => decoder::head_rows(model, pass, rows))
+    }
+
+    /// Differentiable log-probabilities of `targets` after the tokens `rows` of the pass, and the entropies of those
+    /// predictions, in nats, both `(rows)`. Logits exist for a chunk of tokens at a time; with a frozen head, only once.
+    ///
+    /// Panics: as [`Self::hidden`], if a row is out of bounds or a target not below the vocabulary's size, and unless there
+    /// is a target for every row.
+    pub fn token_logprobs(&self, pass: &Pass, rows: &[usize], targets: &Arc<[u32]>) -> (Tensor<1>, Tensor<1>) {
+        assert_eq!(rows.len(), targets.len(), "a target for every row");
+        with!(&self.kind, model => decoder::logprobs_of(model, pass, rows, targets))
+    }
+
+    /// The gradients of a loss that was computed from this model's parameters by all that are trainable.
+    ///
+    /// Panics: if the loss has more than one element.
+    pub fn gradients(&self, loss: &Tensor<1>) -> Gradients {
+        with!(&self.kind, model => decoder::gradients(model, loss))
+    }
+
+    /// The model in which the parameters whose names are `wanted` are trained and all others frozen: `|_| false` freezes
+    /// everything. Nothing frozen costs a gradient, and nothing below the first trainable part is differentiated.
+    #[must_use]
+    pub fn trainable_where(self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.with_kind(|kind| match kind {
+            Kind::Gpt2(model) => Kind::Gpt2(parameters::trainable_where(model, &wanted)),
+            Kind::Llama(model) => Kind::Llama(parameters::trainable_where(model, &wanted)),
+        })
     }
 
     /// Every parameter in the order of its fields.
     pub fn parameters(&self) -> Vec<ParameterInfo> {
-        with!(&self.0, model => parameters::list(model))
+        with!(&self.kind, model => parameters::list(model))
     }
 
     /// The model whose parameters are what `visitor` makes of them and their gradients.
     #[must_use]
     pub fn update<V: ParameterVisitor>(self, gradients: Gradients, visitor: &mut V) -> Self {
-        Self(match self.0 {
+        let step = !gradients.is_empty();
+        let mut model = self.with_kind(|kind| match kind {
             Kind::Gpt2(model) => Kind::Gpt2(parameters::update(model, gradients, visitor)),
             Kind::Llama(model) => Kind::Llama(parameters::update(model, gradients, visitor)),
-        })
+        });
+        // A step changes what is trainable, any other visitor perhaps everything.
+        model.forget(!step);
+        model
+    }
+
+    /// Forgets what adapters have computed from parameters.
+    fn forget(&mut self, base: bool) {
+        self.for_each_linear(&mut |_, linear| {
+            let base = base || linear.weight.as_ref().is_some_and(|weight| weight.val().is_require_grad());
+            linear.adapters.iter_mut().for_each(|adapter| adapter.entry.forget(base));
+        });
     }
 
     /// [`Self::update`] without gradients: reads or replaces every parameter.
@@ -155,14 +220,33 @@ impl Model {
         self.update(Gradients::default(), visitor)
     }
 
+    /// Whether its parameters are in an autodiff graph.
+    pub(crate) fn is_autodiff(&self) -> bool {
+        with!(&self.kind, model => parameters::is_autodiff(model))
+    }
+
+    /// What can stand as output head.
+    pub(crate) fn heads(&mut self) -> OutputHeads<'_> {
+        with!(&mut self.kind, model => model.heads())
+    }
+
+    /// What an adapter's placement needs to know of the architecture: PEFT's usual targets, and the layer that gives
+    /// queries, keys and values at once.
+    pub(crate) fn conventions(&self) -> (&'static [&'static str], Option<&'static str>) {
+        fn of<A: Architecture>(_: &A) -> (&'static [&'static str], Option<&'static str>) {
+            (A::USUAL_TARGETS, A::FUSED_QKV)
+        }
+        with!(&self.kind, model => of(model))
+    }
+
     /// Every linear layer with its name.
     pub(crate) fn for_each_linear(&mut self, f: &mut dyn FnMut(&str, &mut Linear)) {
-        with!(&mut self.0, model => model.for_each_linear(f));
+        with!(&mut self.kind, model => model.for_each_linear(f));
     }
 
     /// The token embedding with its name.
     pub(crate) fn token_embedding(&mut self) -> (&'static str, &mut Embedding) {
-        with!(&mut self.0, model => model.token_embedding())
+        with!(&mut self.kind, model => model.token_embedding())
     }
 
     /// Writes a Hugging Face directory: `config.json` and `model.safetensors`, each whole or not at all.

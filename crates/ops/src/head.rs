@@ -186,17 +186,24 @@ impl CpuOp<2> for CrossEntropyOp {
 
 /// Log-probability of each target and entropy of each prediction, both differentiable, in nats.
 ///
-/// The backward pass forms the logits again. Where the weights of a loss are known beforehand,
-/// [`linear_cross_entropy`] is cheaper by a third.
+/// With a frozen weight the gradient of each log-probability is formed while its logits are there, and the backward pass
+/// only scales it; a gradient by the entropies or by the weight takes the logits once more. Where the weights of a loss
+/// are known beforehand, [`linear_cross_entropy`] never takes them twice. Give `tied` where `weight` is also the
+/// embedding's and is trained (see [`TiedGradient`]).
 ///
 /// Shapes: `hidden` is `(N, D)`, `weight` `(V, D)`, both results `(N)`.
 ///
 /// Panics: if a target is not below `V`.
-pub fn token_logprobs(hidden: Tensor<2>, weight: Tensor<2>, targets: &Arc<[u32]>) -> (Tensor<1>, Tensor<1>) {
+pub fn token_logprobs(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: &Arc<[u32]>,
+    tied: Option<&TiedGradient>,
+) -> (Tensor<1>, Tensor<1>) {
     if !is_fused(&hidden) {
         return composed(hidden, weight, targets);
     }
-    let op = TokenLogprobs { targets: Arc::clone(targets), packed: None };
+    let op = TokenLogprobs { targets: Arc::clone(targets), tied: tied.cloned(), packed: None };
     two_rows(apply(op, [Input::of(hidden), Input::of(weight)]))
 }
 
@@ -208,7 +215,7 @@ pub fn packed_token_logprobs(hidden: Tensor<2>, weight: &PackedMatrix, targets: 
         let weight = frozen(&hidden, weight);
         return composed(hidden, weight, targets);
     }
-    let op = TokenLogprobs { targets: Arc::clone(targets), packed: Some(weight.clone()) };
+    let op = TokenLogprobs { targets: Arc::clone(targets), tied: None, packed: Some(weight.clone()) };
     two_rows(apply(op, [Input::of(hidden)]))
 }
 
@@ -230,12 +237,23 @@ fn composed(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> (Tensor<1>
 #[derive(Debug)]
 struct TokenLogprobs {
     targets: Arc<[u32]>,
+    tied: Option<TiedGradient>,
     /// The weight, where it is no input.
     packed: Option<PackedMatrix>,
 }
 
-/// Hidden states, the weight where it is an input, entropy and the log of each softmax's denominator.
-type SavedLogprobs = (FlexTensor, Option<FlexTensor>, Vec<f32>, Vec<f32>);
+/// What the backward pass of [`token_logprobs`] needs.
+#[derive(Clone, Debug)]
+struct SavedLogprobs {
+    hidden: FlexTensor,
+    /// The weight, where it is an input.
+    weight: Option<FlexTensor>,
+    entropy: Vec<f32>,
+    /// The log of each softmax's denominator.
+    lse: Vec<f32>,
+    /// The gradient of each log-probability by its hidden state, where the weight is frozen.
+    rows: Option<FlexTensor>,
+}
 
 impl TokenLogprobs {
     fn input<'a>(&'a self, hidden: &'a FlexTensor, weight: Option<&'a FlexTensor>) -> HeadInput<'a> {
@@ -244,35 +262,55 @@ impl TokenLogprobs {
         HeadInput { hidden: slice(hidden), weight, targets: &self.targets }
     }
 
-    fn compute(&self, hidden: FlexTensor, weight: Option<FlexTensor>) -> (FlexTensor, SavedLogprobs) {
+    fn compute(
+        &self,
+        hidden: FlexTensor,
+        weight: Option<FlexTensor>,
+        [by_hidden, by_weight]: [bool; 2],
+    ) -> (FlexTensor, SavedLogprobs) {
         let n = self.targets.len();
         let (mut entropy, mut lse) = (unfilled(n), unfilled(n));
+        let mut rows = filled_if(by_hidden && !by_weight, dims::<2>(&hidden), |_| ());
         let both = filled([2, n], |both| {
             let (logprobs, entropies) = both.split_at_mut(n);
             let input = self.input(&hidden, weight.as_ref());
-            head::token_logprobs(exec(), &input, logprobs, &mut entropy, &mut lse);
+            head::token_logprobs(exec(), &input, logprobs, &mut entropy, &mut lse, rows.as_mut().map(slice_mut));
             entropies.copy_from_slice(&entropy);
         });
-        (both, (hidden, weight, entropy, lse))
+        (both, SavedLogprobs { hidden, weight, entropy, lse, rows })
     }
 
     fn gradients(&self, d_y: &FlexTensor, saved: SavedLogprobs, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let (hidden, weight, entropy, lse) = saved;
+        let SavedLogprobs { hidden, weight, entropy, lse, rows } = saved;
+        let gradients @ (d_logprobs, d_entropy) = slice(d_y).split_at(self.targets.len());
+        if let Some(mut rows) = rows
+            && d_entropy.iter().all(|&d| d == 0.0)
+        {
+            let [_, dim] = dims::<2>(&rows);
+            let scaled = slice_mut(&mut rows).chunks_exact_mut(dim.max(1)).zip(d_logprobs);
+            scaled.for_each(|(row, d)| row.iter_mut().for_each(|x| *x *= d));
+            return [Some(rows), None];
+        }
         let mut d_hidden = filled_if(wanted[0], dims::<2>(&hidden), |_| ());
         let mut d_weight = weight.as_ref().and_then(|weight| filled_if(wanted[1], dims::<2>(weight), |_| ()));
         let input = self.input(&hidden, weight.as_ref());
         let (d_h, d_w) = (d_hidden.as_mut().map(slice_mut), d_weight.as_mut().map(slice_mut));
-        let gradients = slice(d_y).split_at(self.targets.len());
         head::token_logprobs_backward(exec(), &input, gradients, (&entropy, &lse), d_h, d_w);
-        [d_hidden, d_weight]
+        match (&self.tied, d_weight) {
+            (Some(tied), Some(d_weight)) => {
+                tied.put(d_weight);
+                [d_hidden, None]
+            }
+            (_, d_weight) => [d_hidden, d_weight],
+        }
     }
 }
 
 impl CpuOp<1> for TokenLogprobs {
     type Saved = SavedLogprobs;
 
-    fn forward(&self, [hidden]: [FlexTensor; 1], _: [bool; 1]) -> (FlexTensor, SavedLogprobs) {
-        self.compute(hidden, None)
+    fn forward(&self, [hidden]: [FlexTensor; 1], [tracked]: [bool; 1]) -> (FlexTensor, SavedLogprobs) {
+        self.compute(hidden, None, [tracked, false])
     }
 
     fn backward(self, d_y: FlexTensor, saved: SavedLogprobs, [wanted]: [bool; 1]) -> [Option<FlexTensor>; 1] {
@@ -284,8 +322,8 @@ impl CpuOp<1> for TokenLogprobs {
 impl CpuOp<2> for TokenLogprobs {
     type Saved = SavedLogprobs;
 
-    fn forward(&self, [hidden, weight]: [FlexTensor; 2], _: [bool; 2]) -> (FlexTensor, SavedLogprobs) {
-        self.compute(hidden, Some(weight))
+    fn forward(&self, [hidden, weight]: [FlexTensor; 2], tracked: [bool; 2]) -> (FlexTensor, SavedLogprobs) {
+        self.compute(hidden, Some(weight), tracked)
     }
 
     fn backward(self, d_y: FlexTensor, saved: SavedLogprobs, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {

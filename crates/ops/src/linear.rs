@@ -1,6 +1,7 @@
 //! The linear layer.
 
 use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice};
+use crate::shared::{SharedInput, add_to};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use cavy_kernels::linear;
@@ -10,6 +11,16 @@ use cavy_kernels::linear;
 /// Shapes: `x` is `(N, in)`, `weight` `(out, in)`, `bias` `(out)`, the result `(N, out)`.
 /// Frozen inputs cost no gradient.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    linear_shared(x, weight, bias, None)
+}
+
+/// [`linear()`] of an input that other operations share.
+pub fn linear_shared(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    shared: Option<&SharedInput>,
+) -> Tensor<2> {
     if !is_fused(&x) {
         let y = x.matmul(weight.transpose());
         return match bias {
@@ -17,14 +28,15 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
             None => y,
         };
     }
+    let op = Linear(shared.cloned());
     match bias {
-        Some(bias) => apply(Linear, [Input::of(x), Input::of(weight), Input::of(bias)]),
-        None => apply(Linear, [Input::of(x), Input::of(weight)]),
+        Some(bias) => apply(op, [Input::of(x), Input::of(weight), Input::of(bias)]),
+        None => apply(op, [Input::of(x), Input::of(weight)]),
     }
 }
 
 #[derive(Debug)]
-struct Linear;
+struct Linear(Option<SharedInput>);
 
 /// Input where the weight is tracked, weight where the input is.
 type Saved = (Option<FlexTensor>, Option<FlexTensor>);
@@ -35,17 +47,21 @@ fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<&FlexTensor>, tracked
     (y, (tracked[1].then_some(x), tracked[0].then_some(weight)))
 }
 
-fn backward(d_y: &FlexTensor, (x, weight): Saved) -> [Option<FlexTensor>; 2] {
-    let [n, out] = dims(d_y);
-    let d_x = weight.map(|weight| {
-        let [_, inputs] = dims(&weight);
-        filled([n, inputs], |d_x| linear::backward_input(exec(), slice(d_y), slice(&weight), out, d_x))
-    });
-    let d_weight = x.map(|x| {
-        let [_, inputs] = dims(&x);
-        filled([out, inputs], |d_w| linear::backward_weight(exec(), slice(d_y), slice(&x), out, d_w))
-    });
-    [d_x, d_weight]
+impl Linear {
+    fn run_back(&self, d_y: &FlexTensor, (x, weight): Saved) -> [Option<FlexTensor>; 2] {
+        let [n, out] = dims(d_y);
+        let d_x = weight.and_then(|weight| {
+            let [_, inputs] = dims(&weight);
+            add_to(self.0.as_ref(), [n, inputs], |onto, d_x| {
+                linear::backward_input_onto(exec(), onto, slice(d_y), slice(&weight), out, d_x);
+            })
+        });
+        let d_weight = x.map(|x| {
+            let [_, inputs] = dims(&x);
+            filled([out, inputs], |d_w| linear::backward_weight(exec(), slice(d_y), slice(&x), out, d_w))
+        });
+        [d_x, d_weight]
+    }
 }
 
 impl CpuOp<2> for Linear {
@@ -54,7 +70,7 @@ impl CpuOp<2> for Linear {
         forward(x, weight, None, tracked)
     }
     fn backward(self, d_y: FlexTensor, saved: Saved, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        backward(&d_y, saved)
+        self.run_back(&d_y, saved)
     }
 }
 
@@ -66,7 +82,7 @@ impl CpuOp<3> for Linear {
     fn backward(self, d_y: FlexTensor, saved: Saved, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let [_, out] = dims::<2>(&d_y);
         let d_bias = filled_if(wanted[2], [out], |d_b| linear::backward_bias(exec(), slice(&d_y), d_b));
-        let [d_x, d_weight] = backward(&d_y, saved);
+        let [d_x, d_weight] = self.run_back(&d_y, saved);
         [d_x, d_weight, d_bias]
     }
 }

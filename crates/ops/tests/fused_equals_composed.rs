@@ -6,9 +6,10 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use cavy_ops::{
-    AttentionSpec, Exec, Gelu, Heads, Segments, TiedGradient, add, attention, composed_everywhere, dropout, embedding,
-    embedding_tied, gelu, layer_norm, linear, linear_cross_entropy, packed_cross_entropy, packed_head, packed_linear,
-    packed_token_logprobs, rms_norm, rope, swiglu, token_logprobs,
+    AttentionSpec, Exec, Gelu, Heads, LowRank, Segments, SharedInput, TiedGradient, Weight, add, attention,
+    composed_everywhere, concat, dropout, embedding, embedding_tied, gelu, layer_norm, linear, linear_cross_entropy,
+    linear_shared, low_rank, packed_cross_entropy, packed_head, packed_linear, packed_token_logprobs, rescale,
+    rms_norm, rope, swiglu, token_logprobs,
 };
 use std::sync::Arc;
 
@@ -171,7 +172,7 @@ fn the_output_head() {
         check(&inputs, |x| linear_cross_entropy(x[0].clone(), x[1].clone(), &targets, &weights, None).loss);
     }
     check(&inputs, |x| {
-        let (logprobs, entropy) = token_logprobs(x[0].clone(), x[1].clone(), &targets);
+        let (logprobs, entropy) = token_logprobs(x[0].clone(), x[1].clone(), &targets, None);
         logprobs + entropy * 0.5
     });
 }
@@ -183,10 +184,19 @@ fn the_output_head_in_storage_forms() {
     for weights in [[0.2; 6], [0.0, 1.0, 0.5, 0.0, 0.0, 2.0]] {
         check(std::slice::from_ref(&hidden), |x| packed_cross_entropy(x[0].clone(), &weight, &targets, &weights).loss);
     }
-    check(&[hidden], |x| {
-        let (logprobs, entropy) = packed_token_logprobs(x[0].clone(), &weight, &targets);
-        logprobs + entropy * 0.5
-    });
+    for by_entropy in [0.5, 0.0] {
+        check(std::slice::from_ref(&hidden), |x| {
+            let (logprobs, entropy) = packed_token_logprobs(x[0].clone(), &weight, &targets);
+            logprobs + entropy.detach() * 0.25 + entropy * by_entropy
+        });
+        // A frozen weight as a tensor: gradient rows are formed with the logits.
+        let frozen = Tensor::from_inner(input([11, 32], 2));
+        check(std::slice::from_ref(&hidden), |x| {
+            let frozen = if x[0].is_autodiff() { frozen.clone() } else { frozen.clone().inner() };
+            let (logprobs, entropy) = token_logprobs(x[0].clone(), frozen, &targets, None);
+            logprobs * 3.0 + entropy * by_entropy
+        });
+    }
 }
 
 #[test]
@@ -195,12 +205,62 @@ fn log_probabilities_come_with_the_loss() {
     let targets: Arc<[u32]> = Arc::from([0, 10, 3, 3, 7, 1]);
     let weights = [1.0, 0.5, 0.0, 1.0, 1.0, 2.0];
     let fused = linear_cross_entropy(hidden.clone(), weight.clone(), &targets, &weights, None);
-    let (all, _) = token_logprobs(hidden, weight, &targets);
+    let (all, _) = token_logprobs(hidden, weight, &targets, None);
     let all = values(all);
     let loss: f32 = weights.iter().zip(&all).map(|(w, logprob)| -w * logprob).sum();
     assert!((values(fused.loss)[0] - loss).abs() < 1e-5);
     for (n, (found, expected)) in fused.logprobs.iter().zip(&all).enumerate() {
         // A token without weight is not computed.
         assert!((found - if n == 2 { 0.0 } else { *expected }).abs() < 1e-5, "{n}");
+    }
+}
+
+#[test]
+fn low_rank_corrections() {
+    for (blocks, dropout) in [(1, 0.0), (3, 0.0), (1, 0.4), (3, 0.4)] {
+        let how = LowRank { scale: 0.7, blocks, dropout, dropout_key: 5 };
+        // The result, the input, and both factors.
+        let inputs = [input([5, 12], 1), input([5, 33], 2), input([4 * blocks, 33], 3), input([12, 4], 4)];
+        check(&inputs, |x| low_rank(x[0].clone(), x[1].clone(), x[2].clone(), x[3].clone(), how, None));
+    }
+}
+
+#[test]
+fn learned_lengths_of_rows() {
+    let norms: Vec<f32> = (1..=9).map(|i| i as f32 * 0.3).collect();
+    let inputs = [input([70, 9], 1), input([1, 9], 2), input([1, 9], 3)];
+    check(&inputs, |x| rescale(x[0].clone(), row(&x[1]), &norms, Some(row(&x[2]))));
+    check(&inputs[..2], |x| rescale(x[0].clone(), row(&x[1]), &norms, None));
+}
+
+#[test]
+fn the_gradients_of_a_shared_input_meet_in_one_buffer() {
+    for dropout in [0.0, 0.4] {
+        let how = LowRank { scale: 0.7, blocks: 1, dropout, dropout_key: 5 };
+        let inputs = [input([5, 33], 1), input([7, 33], 2), input([6, 33], 3), input([4, 33], 4), input([7, 4], 5)];
+        check(&inputs, |x| {
+            let shared = SharedInput::new(3);
+            let first = linear_shared(x[0].clone(), x[1].clone(), None, Some(&shared));
+            let first = low_rank(first, x[0].clone(), x[3].clone(), x[4].clone(), how, Some(&shared));
+            let second = linear_shared(x[0].clone(), x[2].clone(), None, Some(&shared));
+            concat([first, second.clone(), second * 2.0])
+        });
+    }
+}
+
+#[test]
+fn norms_of_corrected_rows_are_those_of_the_formed_matrix() {
+    let how = LowRank { scale: 0.7, blocks: 1, dropout: 0.0, dropout_key: 0 };
+    let (weight, a, b) = (input([9, 64], 1), input([4, 64], 2), input([9, 4], 3));
+    let stored = packed(Format::Q8_0, 9, 64, 1);
+    for base in [Weight::Dense(weight), Weight::Packed(&stored)] {
+        let found = base.adapted_norms(&base.row_squares(), &a, &b, &how);
+        let whole = Tensor::<2>::from_data(TensorData::new(base.values(), [9, 64]), &Device::flex());
+        let formed = whole + b.clone().matmul(a.clone()) * 0.7;
+        let expected = values((formed.clone() * formed).sum_dim(1).sqrt());
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 2e-6 * expected, "{found}, {expected}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use crate::error::ModelError;
+use crate::init::Initializer;
 use crate::model::Model;
 use crate::parameters::{ParameterInfo, ParameterVisitor};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -21,11 +22,25 @@ pub enum Weights {
     Packed(Format),
 }
 
+/// The weight of the head of Hugging Face's `*ForSequenceClassification`.
+const SCORE: &str = "score.weight";
+
 /// Loads the model of `source`.
 ///
 /// Errors: a missing tensor, or one of another shape or type than `config.json` asks for, by path and name.
 pub(crate) fn model_of(source: &Source, weights: Weights, device: &Device) -> Result<Model, ModelError> {
     let mut model = Model::hollow(&source.config, device);
+    if source.tensors.contains(SCORE) {
+        let rows = source.tensors.info(SCORE)?.shape.first().copied().unwrap_or(0);
+        if rows == 0 {
+            check(source, source.tensors.info(SCORE)?, &[1, 0])?;
+        }
+        model.put_head(rows, source.tensors.contains("score.bias"), &mut Initializer::hollow(device));
+        let name = |label: usize| source.fields["id2label"][label.to_string()].as_str().map(str::to_owned);
+        if let Some(names) = (0..rows).map(name).collect() {
+            model = model.with_labels(names);
+        }
+    }
     if weights != Weights::F32 {
         let mut error = None;
         let mut pack = |name: &str, shape: [usize; 2]| match packed(source, name, shape, weights) {

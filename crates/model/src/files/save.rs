@@ -49,6 +49,9 @@ impl ParameterVisitor for Reader {
 }
 
 pub(crate) fn save(model: &Model, dir: &Path) -> Result<(), ModelError> {
+    if !model.adapters.is_empty() {
+        return save(&model.valid().merged(), dir);
+    }
     let config = model.config();
     fs_err::create_dir_all(dir).map_err(|source| ModelError::File { path: dir.to_path_buf(), source })?;
     let mut reader = Reader(BTreeMap::new());
@@ -70,17 +73,32 @@ pub(crate) fn save(model: &Model, dir: &Path) -> Result<(), ModelError> {
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::save(&dir.join("model.safetensors"), &metadata, outgoing)?;
     let mut file = AtomicFile::create(&dir.join("config.json"))?;
-    file.write(config_json(&config, "float32").as_bytes())?;
+    file.write(config_json(&config, "float32", model.labels()).as_bytes())?;
     Ok(file.commit()?)
 }
 
-/// What `config.json` says of a model whose weights are stored as `dtype`.
-pub(crate) fn config_json(config: &ModelConfig, dtype: &str) -> String {
+/// What `config.json` says of a model whose weights are stored as `dtype`; with labels, of one with a score head.
+pub(crate) fn config_json(config: &ModelConfig, dtype: &str, labels: &[String]) -> String {
     let mut fields = match config {
         ModelConfig::Gpt2(config) => gpt2_json(config),
         ModelConfig::Llama(config) => config.to_json(),
     };
     fields.insert("torch_dtype".into(), json!(dtype));
+    if !labels.is_empty() {
+        let class = |model: &Value| {
+            let class = model.as_str().unwrap_or_default();
+            class.trim_end_matches("LMHeadModel").trim_end_matches("ForCausalLM").to_owned()
+                + "ForSequenceClassification"
+        };
+        let classes: Vec<String> = fields["architectures"].as_array().into_iter().flatten().map(class).collect();
+        let names = labels.iter().enumerate();
+        let id2label: Map<String, Value> = names.clone().map(|(id, name)| (id.to_string(), json!(name))).collect();
+        let label2id: Map<String, Value> = names.map(|(id, name)| (name.clone(), json!(id))).collect();
+        let more = json!({ "architectures": classes, "id2label": id2label, "label2id": label2id });
+        if let Value::Object(more) = more {
+            fields.extend(more);
+        }
+    }
     format!("{:#}\n", Value::Object(fields))
 }
 
