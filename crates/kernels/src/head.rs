@@ -440,7 +440,7 @@ mod tests {
                 let input = HeadInput { hidden: &h, weight, targets: &targets };
                 let (mut lp, mut ent, mut lse) = (vec![f32::NAN; n], vec![f32::NAN; n], vec![f32::NAN; n]);
                 let (mut d_h, mut loss_d_h) = (vec![f32::NAN; n * dim], vec![f32::NAN; n * dim]);
-                token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse);
+                token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse, None);
                 token_logprobs_backward(exec, &input, (&g, &g_h), (&ent, &lse), Some(&mut d_h), None);
                 cross_entropy(exec, &input, &g, &mut lp, Some(&mut loss_d_h), None);
                 vec![lp, ent, d_h, loss_d_h]

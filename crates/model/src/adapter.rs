@@ -114,6 +114,19 @@ impl Adapter {
         low_rank(onto, x, self.lora_a.val(), self.lora_b.val(), how, shared)
     }
 
+    /// `B` with the zeros outside its blocks: its shape, `(out, g R)`, and its values.
+    pub(crate) fn whole_b(&self) -> ([usize; 2], Vec<f32>) {
+        let b = self.lora_b.val();
+        let [out, rank] = b.dims();
+        let (blocks, values) = (self.entry.blocks, b.into_data().try_to_vec::<f32>().unwrap_or_default());
+        let inner = blocks * rank;
+        let mut whole = vec![0.0; out * inner];
+        for (o, row) in values.chunks_exact(rank).enumerate() {
+            whole[o * inner + o / (out / blocks) * rank..][..rank].copy_from_slice(row);
+        }
+        ([out, inner], whole)
+    }
+
     /// `B A`, `(out, in)`.
     fn product_of_factors(&self) -> Tensor<2> {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());

@@ -10,6 +10,7 @@ use crate::parameters::{Held, ParameterInfo, ParameterVisitor};
 use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::Weight;
+use cavy_ops::kernels::packed::PackedMatrix;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Adapters that were put on a model together.
@@ -170,6 +171,22 @@ impl Model {
         });
         self.adapters.clear();
         self.trainable_where(|_| false)
+    }
+
+    /// The same values with every weight as f32, none packed; what was packed is frozen.
+    #[must_use]
+    pub fn dequantized(mut self) -> Self {
+        let device = self.device();
+        let plain = |packed: &PackedMatrix| {
+            let base = Weight::Packed(packed);
+            Param::initialized(ParamId::new(), Tensor::from_data(TensorData::new(base.values(), base.dims()), &device))
+        };
+        self.for_each_linear(&mut |_, layer| {
+            layer.weight = layer.packed.take().map(|packed| plain(&packed)).or_else(|| layer.weight.take());
+        });
+        let (_, table) = self.token_embedding();
+        table.weight = table.packed.take().map(|packed| plain(&packed)).or_else(|| table.weight.take());
+        self
     }
 
     /// The model with a score head of `num_labels` rows in the place of its output head, for classification, rewards and

@@ -11,6 +11,7 @@ mod config;
 mod decoder;
 mod error;
 mod files;
+mod gguf_adapter;
 mod gpt2;
 mod init;
 mod layers;

@@ -356,21 +356,15 @@ impl Writer {
     }
 
     fn layer(&mut self, config: &AdapterConfig, layer: &str, adapter: &Adapter) {
-        let Entry { blocks, scale, .. } = adapter.entry;
-        let (a, b) = (adapter.lora_a.val(), adapter.lora_b.val());
-        let ([inner, inputs], [out, rank]) = (a.dims(), b.dims());
-        let read = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap_or_default();
-        let mut full = vec![0.0; out * inner];
-        for (o, row) in read(b).chunks_exact(rank).enumerate() {
-            full[o * inner + o / (out / blocks) * rank..][..rank].copy_from_slice(row);
-        }
-        self.put(format!("{layer}.lora_A.weight"), &[inner, inputs], read(a));
-        self.put(format!("{layer}.lora_B.weight"), &[out, inner], full);
+        let (a, (shape, b)) = (adapter.lora_a.val(), adapter.whole_b());
+        let (out, inner) = (shape[0], shape[1]);
+        self.put(format!("{layer}.lora_A.weight"), &a.dims(), a.into_data().try_to_vec().unwrap_or_default());
+        self.put(format!("{layer}.lora_B.weight"), &shape, b);
         if let Some(magnitude) = &adapter.lora_magnitude_vector {
             let values = magnitude.val().into_data().try_to_vec().unwrap_or_default();
             self.put(format!("{layer}.lora_magnitude_vector"), &[out], values);
         }
-        self.layers.insert(layer.to_owned(), (inner, scale * divisor(config, inner)));
+        self.layers.insert(layer.to_owned(), (inner, adapter.entry.scale * divisor(config, inner)));
     }
 
     /// What `adapter_config.json` says.

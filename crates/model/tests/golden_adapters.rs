@@ -375,3 +375,89 @@ fn a_model_with_a_score_head_is_saved_and_read_with_its_labels() {
     let text = fs_err::read_to_string(out.path().join("config.json")).unwrap();
     assert!(text.contains("GPT2ForSequenceClassification") && text.contains("\"spam\": 1"), "{text}");
 }
+
+/// What a GGUF adapter adds to each weight is what merging adds to it, in GGUF's order of rows.
+#[test]
+fn an_adapter_in_gguf_adds_what_merging_adds() {
+    use cavy_files::{Gguf, HuggingFace};
+    let out = tempfile::tempdir().unwrap();
+    for case in ["gpt2_lora", "llama_lora"] {
+        let model = adapted(case, &Device::flex());
+        let file = out.path().join("adapter.gguf");
+        model.save_adapter_gguf(&file).unwrap();
+        let adapter = Gguf::load(&file).unwrap();
+        assert_eq!(adapter.metadata.str("general.type").unwrap(), "adapter");
+        assert_eq!(adapter.metadata.str("adapter.type").unwrap(), "lora");
+        let alpha = adapter.metadata.f64("adapter.lora.alpha").unwrap();
+        let weights = |model: &Model, name: &str| {
+            let dir = out.path().join(format!("{case}-{name}"));
+            model.save(&dir).unwrap();
+            let source = cavy_model::Source::open(&dir).unwrap();
+            HuggingFace { config: source.fields, tensors: source.tensors }.to_gguf(&dir).unwrap().1
+        };
+        let (before, after) = (weights(&model.without_adapter(), "base"), weights(&model.clone().merged(), "merged"));
+        let (mut layers, mut moved) = (0, 0.0_f32);
+        for info in before.infos() {
+            let name = info.name.as_str();
+            let change: Vec<f32> =
+                before.f32(name).unwrap().iter().zip(after.f32(name).unwrap()).map(|(b, a)| a - b).collect();
+            let expected: Vec<f32> = if adapter.tensors.contains(&format!("{name}.lora_a")) {
+                layers += 1;
+                let factor = |end: &str| {
+                    let name = format!("{name}.{end}");
+                    let shape = &adapter.tensors.info(&name).unwrap().shape;
+                    let data = TensorData::new(adapter.tensors.f32(&name).unwrap(), [shape[0], shape[1]]);
+                    Tensor::<2>::from_data(data, &Device::flex())
+                };
+                let (a, b) = (factor("lora_a"), factor("lora_b"));
+                let product = b.matmul(a.clone()) * (alpha / a.dims()[0] as f64);
+                product.into_data().try_to_vec().unwrap()
+            } else {
+                vec![0.0; change.len()]
+            };
+            moved = expected.iter().fold(moved, |most, x| most.max(x.abs()));
+            assert_near(&format!("{case} {name}"), &change, &expected, 1e-6);
+        }
+        assert_eq!(2 * layers, adapter.tensors.len(), "{case}");
+        assert!(moved > 0.1, "{case}");
+    }
+    let refused = |case: &str| {
+        let model = adapted(case, &Device::flex());
+        model.save_adapter_gguf(&out.path().join("no.gguf")).unwrap_err().to_string()
+    };
+    assert!(refused("llama_dora").contains("DoRA"));
+    assert!(refused("llama_whole").contains("trained whole"));
+    assert!(refused("llama_head").contains("tied output head"));
+    assert!(refused("gpt2_score").contains("trained whole"));
+}
+
+/// Adapters on a base in a storage form, as QLoRA trains them: gradients are those on the same weights in f32.
+#[test]
+fn adapters_on_packed_weights_have_the_gradients_of_those_on_floats() {
+    use cavy_model::{Source, Weights};
+    use cavy_ops::kernels::packed::Format;
+    let out = tempfile::tempdir().unwrap();
+    base("llama_lora", &Device::flex()).save(&out.path().join("base")).unwrap();
+    let source = Source::open(&out.path().join("base")).unwrap();
+    let open = |weights: Weights| Model::open(&source, weights, &Device::flex().autodiff()).unwrap();
+    for dora in [false, true] {
+        let attach = |model: Model| model.attach(&all_linear(dora), 3).unwrap().for_each_parameter(&mut Moved);
+        // Blocks of 32 weights: the width is 32, that inside the feed-forward part 48 stays f32.
+        let packed = open(Weights::Packed(Format::Q8_0));
+        let exact = packed.clone().dequantized();
+        assert!(packed.parameters().len() < exact.parameters().len());
+        let (packed, exact) = (attach(packed), attach(exact));
+        let (pass, targets) = pass(&packed);
+        let run = |model: &Model| model.loss_and_gradients(&pass, &targets, &[1.0; TOKENS], false);
+        let ((loss, _, found), (expected_loss, _, expected)) = (run(&packed), run(&exact));
+        assert_near("loss", &[loss as f32], &[expected_loss as f32], 2e-6);
+        let mut trained = 0;
+        for info in packed.parameters().iter().filter(|info| info.trainable) {
+            trained += 1;
+            let (found, expected) = (found.values(&info.name).unwrap(), expected.values(&info.name).unwrap());
+            assert_near(&info.name, &found, &expected, 2e-5);
+        }
+        assert_eq!(trained, 14 * if dora { 3 } else { 2 });
+        assert_near("merged", &logits(&packed.valid().merged()), &logits(&exact.valid()), 2e-5);
+    }
+}
