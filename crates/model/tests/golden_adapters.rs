@@ -458,6 +458,6 @@ fn adapters_on_packed_weights_have_the_gradients_of_those_on_floats() {
             assert_near(&info.name, &found, &expected, 2e-5);
         }
         assert_eq!(trained, 14 * if dora { 3 } else { 2 });
-        assert_near("merged", &logits(&packed.valid().merged()), &logits(&exact.valid()), 2e-5);
+        assert_near("merged", &logits(&packed.valid().merged()), &logits(&exact.valid()), 6e-5);
     }
 }
