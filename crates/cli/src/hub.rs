@@ -59,7 +59,7 @@ impl Name {
         let parts: Vec<&str> = path.splitn(3, '/').collect();
         let file = parts.get(2).copied();
         let is_named = matches!(parts.len(), 2 | 3) && parts[..2].iter().all(|part| plain(part, ""));
-        let ends = file.is_none_or(|file| plain(file, "/ +") && file.to_ascii_lowercase().ends_with(".gguf"));
+        let ends = file.is_none_or(|file| plain(file, "/ +") && is_gguf(file));
         if !is_named || !ends || !plain(revision, "/") {
             let hint = "write `hf:org/name`, `hf:org/name@revision`, or `hf:org/name/FILE.gguf`";
             return Err(CliError::usage(format!("`{SCHEME}{text}` is no model of the hub"), hint));
@@ -210,6 +210,11 @@ impl Hub {
     }
 }
 
+/// Whether a file of a repository is a GGUF, by its name.
+fn is_gguf(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
 /// A name as messages show it.
 fn shown(name: &Name) -> String {
     let Name { repo, revision, file } = name;
@@ -226,7 +231,7 @@ fn fetched(repo: &ApiRepo, folder: &Path, file: &str) -> Result<PathBuf, ApiErro
     }
     let path = repo.download(file)?;
     if !std::io::stderr().is_terminal() {
-        let bytes = fs_err::metadata(&path).map(|file| file.len()).unwrap_or(0);
+        let bytes = fs_err::metadata(&path).map_or(0, |file| file.len());
         text::say(&format!("fetched {file}, {}", text::bytes(bytes as f64)));
     }
     Ok(path)
@@ -261,7 +266,7 @@ fn wanted<'a>(name: &'a Name, part: Part, there: &BTreeSet<&str>) -> Result<Vec<
 
 /// Which GGUF files a repository has to offer.
 fn offered(name: &Name, there: &BTreeSet<&str>) -> String {
-    let gguf: Vec<&str> = there.iter().copied().filter(|file| file.ends_with(".gguf")).take(6).collect();
+    let gguf: Vec<&str> = there.iter().copied().filter(|file| is_gguf(file)).take(6).collect();
     match gguf.first() {
         Some(first) => format!("it has {}; write `{SCHEME}{}/{first}`", gguf.join(", "), name.repo),
         None => "choose a repository with a language model in safetensors or GGUF".into(),
