@@ -199,6 +199,14 @@ def pth_files():
         # The pickles alone, for the fuzzer to begin with.
         with zipfile.ZipFile(HERE / f"{name}.pth") as archive:
             (HERE / f"{name}.pkl").write_bytes(archive.read(f"{name}/data.pkl"))
+    (HERE / "sharded_pth").mkdir(exist_ok=True)
+    shards = {"pytorch_model-00001-of-00002.bin": {"a": given((2, 3), 1), "b": given((4,), 2)},
+              "pytorch_model-00002-of-00002.bin": {"c": given((3,), 3)}}
+    for name, tensors in shards.items():
+        torch.save(tensors, HERE / "sharded_pth" / name)
+    weight_map = {key: name for name, tensors in shards.items() for key in tensors}
+    index = json.dumps({"metadata": {}, "weight_map": weight_map})
+    (HERE / "sharded_pth" / "pytorch_model.bin.index.json").write_text(index + "\n")
     torch.save(plain, HERE / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"weight": given((2,), 1), "trap": Harm()}, HERE / "harm.pth")
 

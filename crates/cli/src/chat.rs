@@ -1,8 +1,9 @@
 //! `cavy chat`: a conversation in the terminal.
 
 use crate::error::CliError;
-use crate::generate::{SamplingArgs, chat_ids};
+use crate::generate::chat_ids;
 use crate::open::{ModelArgs, Opened, open};
+use crate::sampling::SamplingArgs;
 use crate::{Ending, text};
 use cavy_generate::{Chat, GenerateSettings, Sampling};
 use cavy_text::{Message, TextStream};
@@ -34,7 +35,7 @@ const HELP: &str = "/reset forgets the conversation, /system TEXT starts it anew
 /// Talks until the input ends.
 pub(crate) fn chat(args: &ChatArgs) -> Result<Ending, CliError> {
     let opened = open(&args.model)?;
-    let mut settings = args.sampling.settings(&opened.special.eos)?;
+    let mut settings = args.sampling.settings(&opened.special.eos, &opened.defaults)?;
     let context = opened.model.config().context_length();
     let longest = if args.context == 0 { context.min(8192) } else { args.context.min(context) };
     let mut cache = Chat::new(&opened.model, longest, settings.kv_storage);

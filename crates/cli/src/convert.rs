@@ -1,7 +1,7 @@
 //! `cavy convert`: a model into another format, or with smaller weights.
 
 use crate::error::CliError;
-use crate::open::{ModelArgs, source, words};
+use crate::open::{DtypeArg, ModelArgs, source, words};
 use crate::{Ending, text};
 use cavy_files::gguf::{Array, Metadata, Value};
 use cavy_files::{AtomicFile, Dtype, HuggingFace, Outgoing, TensorInfo, Tensors, gguf, safetensors};
@@ -9,7 +9,7 @@ use cavy_model::{Origin, Source};
 use cavy_ops::exec;
 use cavy_ops::kernels::packed::{Format, dequantize, quantize};
 use cavy_text::{ChatTemplate, SpecialTokens, Tokenizer};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,44 +23,11 @@ pub(crate) struct ConvertArgs {
     #[arg(long, short)]
     out: PathBuf,
     /// Form of the matrices; norms and biases stay f32
-    #[arg(long, value_enum)]
-    quantize: Option<Target>,
+    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
+    quantize: DtypeArg,
     /// Replace what is there
     #[arg(long)]
     force: bool,
-}
-
-/// Forms that can be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Target {
-    /// 32 bits
-    F32,
-    /// 16 bits, IEEE
-    F16,
-    /// 16 bits with f32's range
-    Bf16,
-    /// 8.5 bits a weight
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 4.5 bits a weight
-    #[value(name = "q4_0")]
-    Q4_0,
-    /// 5 bits a weight
-    #[value(name = "q4_1")]
-    Q4_1,
-}
-
-impl Target {
-    fn dtype(self) -> Dtype {
-        match self {
-            Self::F32 => Dtype::F32,
-            Self::F16 => Dtype::F16,
-            Self::Bf16 => Dtype::BF16,
-            Self::Q8_0 => Dtype::Q8_0,
-            Self::Q4_0 => Dtype::Q4_0,
-            Self::Q4_1 => Dtype::Q4_1,
-        }
-    }
 }
 
 /// Reads, converts and writes, each tensor on its own.
@@ -87,14 +54,14 @@ struct Extras {
 }
 
 /// The form of a tensor in the file to be written.
-fn form(info: &TensorInfo, target: Option<Target>, gguf: bool) -> Dtype {
+fn form(info: &TensorInfo, target: DtypeArg, gguf: bool) -> Dtype {
     let width = info.shape.last().copied().unwrap_or(1);
     let as_stored = if info.dtype.is_quantized() && !gguf { Dtype::F32 } else { info.dtype };
     // Vectors are few and matter; llama.cpp adds positions as f32.
     if gguf && (info.shape.len() < 2 || info.name.starts_with("position_embd")) {
         return Dtype::F32;
     }
-    match target.map(Target::dtype) {
+    match target.stored().map(|(dtype, _)| dtype) {
         Some(dtype) if info.shape.len() < 2 && dtype.is_quantized() => as_stored,
         Some(dtype) if !width.is_multiple_of(dtype.block().0) => Dtype::F16,
         Some(dtype) => dtype,
@@ -104,13 +71,18 @@ fn form(info: &TensorInfo, target: Option<Target>, gguf: bool) -> Dtype {
 
 /// A tensor on its way into a file, converted when it is written.
 fn outgoing<'a>(tensors: &'a Tensors, info: &'a TensorInfo, dtype: Dtype) -> Outgoing<'a> {
-    let (name, shape) = (info.name.clone(), info.shape.clone());
+    let (name, mut shape) = (info.name.clone(), info.shape.clone());
+    // Blocks that lie the other way round; what is not quantized can be put right.
+    let turned = tensors.is_turned(&info.name) && !dtype.is_quantized();
+    if turned {
+        shape.reverse();
+    }
     let bytes = move || -> Result<Cow<'a, [u8]>, cavy_files::FilesError> {
         let stored = tensors.bytes(&info.name)?;
         if info.dtype == dtype {
             return Ok(stored.to_vec().into());
         }
-        let values = match Format::from_name(&info.dtype.to_string()) {
+        let mut values = match Format::from_name(&info.dtype.to_string()) {
             Some(format) => {
                 let mut values = vec![0.0; info.elements()];
                 dequantize(exec(), format, &stored, &mut values);
@@ -118,6 +90,10 @@ fn outgoing<'a>(tensors: &'a Tensors, info: &'a TensorInfo, dtype: Dtype) -> Out
             }
             None => tensors.f32(&info.name)?,
         };
+        if turned {
+            let (rows, columns) = (info.shape[0], info.shape[1]);
+            values = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
+        }
         let format = Format::from_name(&dtype.to_string()).expect("a form that can be written");
         Ok(quantize(exec(), format, &values).expect("a form that can be written").into())
     };
@@ -134,14 +110,7 @@ fn write_gguf(args: &ConvertArgs, source: Source, extras: &Extras) -> Result<u64
     } else {
         tokenizer_keys(&mut metadata, extras)?;
     }
-    let file_type = match args.quantize {
-        None | Some(Target::F32) => 0_u32,
-        Some(Target::F16) => 1,
-        Some(Target::Q4_0) => 2,
-        Some(Target::Q4_1) => 3,
-        Some(Target::Q8_0) => 7,
-        Some(Target::Bf16) => 32,
-    };
+    let file_type = args.quantize.stored().map_or(0, |(_, number)| number);
     metadata.set("general.file_type", Value::U32(file_type));
     let outgoing = tensors.infos().map(|info| outgoing(&tensors, info, form(info, args.quantize, true)));
     gguf::save(&args.out, &metadata, outgoing)?;
@@ -178,7 +147,7 @@ fn tokenizer_keys(metadata: &mut Metadata, extras: &Extras) -> Result<(), CliErr
 }
 
 fn write_folder(args: &ConvertArgs, source: &Source, extras: &Extras) -> Result<u64, CliError> {
-    if args.quantize.is_some_and(|target| target.dtype().is_quantized()) {
+    if args.quantize.stored().is_some_and(|(dtype, _)| dtype.is_quantized()) {
         return Err(CliError::usage(
             "a Hugging Face folder holds no quantized blocks",
             "write a `.gguf` file, or choose f32, f16 or bf16",

@@ -2,14 +2,16 @@
 
 use crate::error::CliError;
 use crate::open::{ModelArgs, Opened, open, source};
+use crate::sampling::SamplingArgs;
 use crate::{Ending, text};
 use cavy_generate::{
-    BeamSettings, Completion, EarlyStopping, Finish, GenerateSettings, KvStorage, Sampling, beam_search, cache_bytes,
-    generate as decode,
+    BeamSettings, Completion, EarlyStopping, Finish, GenerateSettings, beam_search, cache_bytes, generate_reporting,
 };
 use cavy_text::{ChatInput, Message, TextStream, encode_chat};
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -50,65 +52,6 @@ pub(crate) struct GenerateArgs {
     early_stopping: Early,
 }
 
-/// How tokens are chosen, and where a completion ends.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplingArgs {
-    /// Most tokens of a completion
-    #[arg(long, default_value_t = 128)]
-    pub(crate) max_new_tokens: usize,
-    /// Logits are divided by it; 0 takes the likeliest token
-    #[arg(long, default_value_t = 0.8)]
-    pub(crate) temperature: f64,
-    /// Choose among this many likeliest tokens; 0 for all
-    #[arg(long, default_value_t = 40)]
-    pub(crate) top_k: usize,
-    /// Choose among the fewest likeliest tokens that hold this share
-    #[arg(long, default_value_t = 0.95)]
-    pub(crate) top_p: f64,
-    /// Choose among the tokens that are at least this times as likely as the likeliest
-    #[arg(long, default_value_t = 0.05)]
-    pub(crate) min_p: f64,
-    /// Divides the logits of tokens of the prompt and the text so far; 1 for none
-    #[arg(long, default_value_t = 1.0)]
-    pub(crate) repetition_penalty: f64,
-    /// Taken from the logits of tokens of the text so far
-    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
-    pub(crate) presence_penalty: f64,
-    /// The same, for every time that a token occurred
-    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
-    pub(crate) frequency_penalty: f64,
-    /// Added to a token's logit: `ID=BIAS`, as often as wanted
-    #[arg(long, value_name = "ID=BIAS", allow_hyphen_values = true, value_parser = bias)]
-    pub(crate) logit_bias: Vec<(u32, f32)>,
-    /// Text that ends a completion, as often as wanted
-    #[arg(long)]
-    pub(crate) stop: Vec<String>,
-    /// Go on after the end-of-text token
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    /// Decides every choice
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Compute everything anew for every token, for comparison
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-    /// How keys and values are stored
-    #[arg(long, value_enum, default_value_t = Kv::F32)]
-    pub(crate) kv_cache: Kv,
-}
-
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kv {
-    /// Exactly
-    F32,
-    /// In half the memory
-    Bf16,
-    /// In a quarter
-    Q8,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Early {
     /// Once there are as many finished texts as beams
@@ -117,53 +60,6 @@ enum Early {
     False,
     /// Once no running beam can become better
     Never,
-}
-
-/// `ID=BIAS`.
-fn bias(text: &str) -> Result<(u32, f32), String> {
-    let (id, bias) = text.split_once('=').ok_or("expected `ID=BIAS`, such as `50256=-100`")?;
-    let id = id.parse().map_err(|_| format!("`{id}` is no token id"))?;
-    Ok((id, bias.parse().map_err(|_| format!("`{bias}` is no number"))?))
-}
-
-impl SamplingArgs {
-    /// What the library is told.
-    pub(crate) fn settings(&self, stop_tokens: &[u32]) -> Result<GenerateSettings, CliError> {
-        for (name, value, range) in [
-            ("temperature", self.temperature, 0.0..=f64::MAX),
-            ("top-p", self.top_p, 0.0..=1.0),
-            ("min-p", self.min_p, 0.0..=1.0),
-            ("repetition-penalty", self.repetition_penalty, f64::MIN_POSITIVE..=f64::MAX),
-        ] {
-            if !range.contains(&value) {
-                let message = format!("`--{name}` is {value}, expected {} to {:.0}", range.start(), range.end());
-                return Err(CliError::usage(message, "see `cavy generate --help`"));
-            }
-        }
-        Ok(GenerateSettings {
-            max_tokens: self.max_new_tokens,
-            sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-                presence_penalty: self.presence_penalty,
-                frequency_penalty: self.frequency_penalty,
-                logit_bias: self.logit_bias.clone(),
-            },
-            seed: self.seed,
-            stop_tokens: if self.ignore_eos { Vec::new() } else { stop_tokens.to_vec() },
-            n: 1,
-            batch_size: 1,
-            use_cache: !self.no_cache,
-            kv_storage: match self.kv_cache {
-                Kv::F32 => KvStorage::F32,
-                Kv::Bf16 => KvStorage::Bf16,
-                Kv::Q8 => KvStorage::Q8,
-            },
-        })
-    }
 }
 
 /// A prompt as it was given, and its ids.
@@ -181,7 +77,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Ending, CliError> {
     let settings = GenerateSettings {
         n: args.n.max(1),
         batch_size: args.batch_size,
-        ..args.sampling.settings(&opened.special.eos)?
+        ..args.sampling.settings(&opened.special.eos, &opened.defaults)?
     };
     let prompts = prompts(args, &opened)?;
     let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
@@ -195,39 +91,70 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Ending, CliError> {
     if args.num_beams > 1 {
         return beams(args, &opened, &prompts, &settings);
     }
+    sample(args, &opened, &prompts, &settings);
+    Ok(Ending::Done)
+}
+
+/// A completion on its way to the user.
+struct Growing<'a> {
+    stream: TextStream<'a>,
+    text: String,
+    line: Option<String>,
+}
+
+/// Samples, and prints each completion once all before it are there; a single one as it grows.
+fn sample(args: &GenerateArgs, opened: &Opened, prompts: &[Prompt], settings: &GenerateSettings) {
     let alone = prompts.len() == 1 && settings.n == 1 && !args.json && args.prompts.is_none();
     let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-    let new_stream = || TextStream::continuing(&opened.tokenizer, &args.sampling.stop);
-    let mut streams: Vec<Vec<TextStream>> =
-        prompts.iter().map(|_| (0..settings.n).map(|_| new_stream()).collect()).collect();
-    let mut texts = vec![vec![String::new(); settings.n]; prompts.len()];
-    let completions = decode(&opened.model, &ids, &settings, &mut |prompt, sample, token| {
-        let stream = &mut streams[prompt][sample];
-        let piece = stream.push(token);
+    let growing = |_| Growing {
+        stream: TextStream::continuing(&opened.tokenizer, &args.sampling.stop),
+        text: String::new(),
+        line: None,
+    };
+    let all: RefCell<Vec<Growing>> = RefCell::new((0..prompts.len() * settings.n).map(growing).collect());
+    let progress = progress(if alone { 0 } else { prompts.len() * settings.n });
+    let mut printed = 0;
+    let mut on_token = |prompt: usize, sample: usize, token: u32| {
+        let growing = &mut all.borrow_mut()[prompt * settings.n + sample];
+        let piece = growing.stream.push(token);
         if alone {
             text::piece(&piece);
         }
-        texts[prompt][sample].push_str(&piece);
-        stream.stopped().is_some()
-    });
-    for (prompt, completions) in completions.iter().enumerate() {
-        for (sample, completion) in completions.iter().enumerate() {
-            let rest = streams[prompt][sample].finish();
-            if alone {
-                text::data(&rest);
-                continue;
-            }
-            texts[prompt][sample].push_str(&rest);
-            let text = &texts[prompt][sample];
-            if args.json || args.prompts.is_some() {
-                let stopped = streams[prompt][sample].stopped().map(|index| args.sampling.stop[index].clone());
-                text::data(&record(&prompts[prompt].given, sample, text, completion, stopped).to_string());
-            } else {
-                text::data(text);
-            }
+        growing.text.push_str(&piece);
+        growing.stream.stopped().is_some()
+    };
+    let mut on_done = |prompt: usize, sample: usize, completion: &Completion| {
+        let mut all = all.borrow_mut();
+        let growing = &mut all[prompt * settings.n + sample];
+        let rest = growing.stream.finish();
+        growing.text.push_str(&rest);
+        growing.line = Some(if alone {
+            rest
+        } else if args.json || args.prompts.is_some() {
+            let stopped = growing.stream.stopped().map(|index| args.sampling.stop[index].clone());
+            record(&prompts[prompt].given, sample, &growing.text, completion, stopped).to_string()
+        } else {
+            std::mem::take(&mut growing.text)
+        });
+        progress.inc(1);
+        while let Some(line) = all.get_mut(printed).and_then(|growing| growing.line.take()) {
+            progress.suspend(|| text::data(&line));
+            printed += 1;
         }
+    };
+    generate_reporting(&opened.model, &ids, settings, &mut on_token, &mut on_done);
+    progress.finish_and_clear();
+}
+
+/// Completions done and the time left, on stderr; nothing to see where there are fewer than two.
+fn progress(completions: usize) -> ProgressBar {
+    if completions < 2 {
+        return ProgressBar::hidden();
     }
-    Ok(Ending::Done)
+    let bar = ProgressBar::new(completions as u64);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} completions, {eta} left");
+    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    bar
 }
 
 fn record(prompt: &Value, sample: usize, text: &str, completion: &Completion, stopped: Option<String>) -> Value {
@@ -262,6 +189,7 @@ fn beams(
         stop_tokens: settings.stop_tokens.clone(),
         kv_storage: settings.kv_storage,
     };
+    let progress = progress(prompts.len());
     for prompt in prompts {
         for (sample, found) in beam_search(&opened.model, &prompt.ids, &search).into_iter().enumerate() {
             let mut stream = TextStream::continuing(&opened.tokenizer, &args.sampling.stop);
@@ -270,12 +198,14 @@ fn beams(
             if args.json || args.prompts.is_some() {
                 let line = json!({"prompt": prompt.given, "sample": sample, "text": text, "tokens": found.tokens,
                     "logprob": found.logprob, "score": found.score});
-                text::data(&line.to_string());
+                progress.suspend(|| text::data(&line.to_string()));
             } else {
-                text::data(&text);
+                progress.suspend(|| text::data(&text));
             }
         }
+        progress.inc(1);
     }
+    progress.finish_and_clear();
     Ok(Ending::Done)
 }
 
@@ -362,8 +292,11 @@ fn free_memory() -> Option<usize> {
 fn dry_run(args: &GenerateArgs) -> Result<Ending, CliError> {
     let source = source(&args.model)?;
     let (tokenizer, special, _) = crate::open::words(&source, args.model.tokenizer.as_deref())?;
-    let settings =
-        GenerateSettings { n: args.n.max(1), batch_size: args.batch_size, ..args.sampling.settings(&special.eos)? };
+    let settings = GenerateSettings {
+        n: args.n.max(1),
+        batch_size: args.batch_size,
+        ..args.sampling.settings(&special.eos, &crate::open::defaults(&source))?
+    };
     let prompt = tokenizer.encode(&args.prompt)?.len() + usize::from(special.add_bos);
     let bytes = fits(&source.config, &[prompt], &settings)?;
     let weights: usize = source.tensors.infos().map(cavy_files::TensorInfo::size_bytes).sum();

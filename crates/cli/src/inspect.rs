@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model folder or file
+    /// Model folder or file, or `hf:org/name[@revision]` of the hub
     path: PathBuf,
     /// List every tensor
     #[arg(long)]
@@ -24,10 +24,7 @@ pub(crate) struct InspectArgs {
 
 /// Opens and prints.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Ending, CliError> {
-    let path = resolve(&args.path);
-    if !path.exists() {
-        return Err(CliError::failed(format!("{}: no such file or folder", path.display()), "check the spelling"));
-    }
+    let path = resolve(&args.path)?;
     let format = Format::detect(&path)?;
     let tensors = Format::load_tensors(&path)?;
     let source = Source::open(&path);

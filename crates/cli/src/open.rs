@@ -1,6 +1,9 @@
 //! A model as a user names it: weights, tokenizer, chat template, special tokens.
 
 use crate::error::CliError;
+use crate::hub;
+use crate::sampling::Defaults;
+use cavy_files::Dtype;
 use cavy_files::gguf::{Array, Metadata};
 use cavy_model::{Device, Model, Origin, Source, Weights};
 use cavy_ops::kernels::packed::Format;
@@ -12,10 +15,11 @@ use std::path::{Path, PathBuf};
 /// Which model to open, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Hugging Face folder, `.gguf`, PyTorch checkpoint, or llama2.c `.bin`; a run directory stands for its `model/`
+    /// Hugging Face folder, `.gguf`, PyTorch checkpoint, llama2.c `.bin`, or `hf:org/name[@revision]` of the hub; a run
+    /// directory stands for its `model/`
     #[arg(long, short)]
     pub(crate) model: PathBuf,
-    /// `tokenizer.json`, or llama2.c's `tok512.bin`, where the model does not bring its own
+    /// `tokenizer.json`, `hf:org/name`, or llama2.c's `tok512.bin`, where the model does not bring its own
     #[arg(long)]
     pub(crate) tokenizer: Option<PathBuf>,
     /// How weights are kept and multiplied
@@ -26,38 +30,52 @@ pub(crate) struct ModelArgs {
     pub(crate) threads: usize,
 }
 
-/// How weights are kept.
+/// The forms that weights can be kept or written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DtypeArg {
     /// As the file stores them
     Auto,
-    /// Dequantized to f32
+    /// 32 bits
     F32,
-    /// Half precision, IEEE
+    /// 16 bits, IEEE
     F16,
-    /// Half precision with f32's range
+    /// 16 bits with f32's range
     Bf16,
-    /// 8 bits a weight
+    /// 8.5 bits a weight
     #[value(name = "q8_0")]
     Q8_0,
-    /// 4 bits a weight
+    /// 4.5 bits a weight
     #[value(name = "q4_0")]
     Q4_0,
-    /// 4 bits a weight and a minimum for each block
+    /// 5 bits a weight: 4, and a minimum for each block
     #[value(name = "q4_1")]
     Q4_1,
 }
 
 impl DtypeArg {
+    /// The type of a file's tensors and the number that GGUF has for a file of them; `None` for the file's own.
+    ///
+    /// Source: `llama_ftype` of `llama.h` in ggml-org/llama.cpp.
+    pub(crate) fn stored(self) -> Option<(Dtype, u32)> {
+        Some(match self {
+            Self::Auto => return None,
+            Self::F32 => (Dtype::F32, 0),
+            Self::F16 => (Dtype::F16, 1),
+            Self::Q4_0 => (Dtype::Q4_0, 2),
+            Self::Q4_1 => (Dtype::Q4_1, 3),
+            Self::Q8_0 => (Dtype::Q8_0, 7),
+            Self::Bf16 => (Dtype::BF16, 32),
+        })
+    }
+
     fn weights(self) -> Weights {
-        match self {
-            Self::Auto => Weights::AsStored,
-            Self::F32 => Weights::F32,
-            Self::F16 => Weights::Packed(Format::F16),
-            Self::Bf16 => Weights::Packed(Format::Bf16),
-            Self::Q8_0 => Weights::Packed(Format::Q8_0),
-            Self::Q4_0 => Weights::Packed(Format::Q4_0),
-            Self::Q4_1 => Weights::Packed(Format::Q4_1),
+        match self.stored() {
+            None => Weights::AsStored,
+            Some((Dtype::F32, _)) => Weights::F32,
+            Some((dtype, _)) => {
+                let format = Format::from_name(&dtype.to_string());
+                Weights::Packed(format.expect("every form that is offered can be multiplied"))
+            }
         }
     }
 }
@@ -68,30 +86,29 @@ pub(crate) struct Opened {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) special: SpecialTokens,
     pub(crate) template: Option<ChatTemplate>,
+    pub(crate) defaults: Defaults,
 }
 
-/// The folder or file behind a path: a run directory stands for the model in it.
-pub(crate) fn resolve(path: &Path) -> PathBuf {
+/// The folder or file behind a path: a run directory stands for the model in it, a name of the hub for its place in the
+/// cache.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, CliError> {
+    if let Some(cached) = hub::local(path, hub::Part::Model)? {
+        return Ok(cached);
+    }
+    if !path.exists() {
+        let hint = "check the spelling; a model of the hub is `hf:org/name`";
+        return Err(CliError::failed(format!("{}: no such file or folder", path.display()), hint));
+    }
     let inner = path.join("model");
     if path.is_dir() && !path.join("config.json").exists() && inner.join("config.json").exists() {
-        return inner;
+        return Ok(inner);
     }
-    path.to_path_buf()
+    Ok(path.to_path_buf())
 }
 
 /// Opens the files of a model without loading its weights.
 pub(crate) fn source(args: &ModelArgs) -> Result<Source, CliError> {
-    let path = &args.model;
-    if path.starts_with("hf:") || path.to_string_lossy().starts_with("hf:") {
-        return Err(CliError::usage(
-            format!("`{}`: this version does not fetch models", path.display()),
-            "download the folder from the hub first, and give its path",
-        ));
-    }
-    if !path.exists() {
-        return Err(CliError::failed(format!("{}: no such file or folder", path.display()), "check the spelling"));
-    }
-    Ok(Source::open(&resolve(path))?)
+    Ok(Source::open(&resolve(&args.model)?)?)
 }
 
 /// Opens and loads a model with its tokenizer.
@@ -109,13 +126,29 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened, CliError> {
         ));
     }
     let model = Model::open(&source, args.dtype.weights(), &Device::flex())?;
-    Ok(Opened { model, tokenizer, special, template })
+    Ok(Opened { model, tokenizer, special, template, defaults: defaults(&source) })
+}
+
+/// How a model wants to be sampled.
+pub(crate) fn defaults(source: &Source) -> Defaults {
+    match &source.origin {
+        Origin::Gguf(metadata) => Defaults::of_gguf(metadata),
+        Origin::Llama2c(_) => Defaults::default(),
+        Origin::Folder(dir) => Defaults::of_config(&json(dir, "generation_config.json")),
+    }
+}
+
+/// A JSON file of a folder; null where it is not there.
+fn json(dir: &Path, name: &str) -> Value {
+    serde_json::from_slice(&fs_err::read(dir.join(name)).unwrap_or_default()).unwrap_or_default()
 }
 
 type Words = (Tokenizer, SpecialTokens, Option<ChatTemplate>);
 
 /// Tokenizer, special tokens and chat template of a model.
 pub(crate) fn words(source: &Source, tokenizer: Option<&Path>) -> Result<Words, CliError> {
+    let cached = tokenizer.map(|path| hub::local(path, hub::Part::Tokenizer)).transpose()?.flatten();
+    let tokenizer = cached.as_deref().or(tokenizer);
     match &source.origin {
         Origin::Gguf(metadata) => {
             let vocabulary = vocabulary(metadata)?;
@@ -151,11 +184,7 @@ pub(crate) fn words(source: &Source, tokenizer: Option<&Path>) -> Result<Words, 
             } else {
                 Tokenizer::from_file(&file)?
             };
-            let json = |name: &str| -> Value {
-                let text = fs_err::read(dir.join(name)).unwrap_or_default();
-                serde_json::from_slice(&text).unwrap_or_default()
-            };
-            let (config, generation) = (json("tokenizer_config.json"), json("generation_config.json"));
+            let (config, generation) = (json(dir, "tokenizer_config.json"), json(dir, "generation_config.json"));
             let mut special = SpecialTokens::read(&tokenizer, &config, &generation, &source.fields);
             if special.eos.is_empty() {
                 special.eos.extend(tokenizer.end_of_text());

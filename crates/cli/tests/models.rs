@@ -71,6 +71,44 @@ fn a_model_of_ours_is_continued_measured_and_converted_without_a_change() {
 }
 
 #[test]
+fn half_precision_comes_back_bitwise_and_quantized_layers_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    trained(folder);
+    let bytes = |name: &str| fs_err::read(folder.join(name).join("model.safetensors")).unwrap();
+    for form in ["bf16", "f16"] {
+        said(folder, &format!("convert --model run --out {form} --quantize {form}"));
+        said(folder, &format!("convert --model {form} --out {form}_again"));
+        assert!(bytes(form) == bytes(&format!("{form}_again")) && bytes(form) != bytes("run/model"), "{form}");
+    }
+    let logprobs = |model: &str, dtype: &str| -> Vec<f64> {
+        let text = said(
+            folder,
+            &format!(
+                "generate --model {model} --dtype {dtype} --prompt The --max-new-tokens 12 --temperature 0 --json"
+            ),
+        );
+        let value: Value = serde_json::from_str(&text).unwrap();
+        value["raw_logprobs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let exact = logprobs("run", "f32");
+    for (form, near) in [("q8_0", 0.05), ("q4_1", 1.0)] {
+        // GPT-2's layers lie in GGUF the other way round than in a Hugging Face folder, and blocks cannot be turned.
+        said(folder, &format!("convert --model run --out {form}.gguf --quantize {form}"));
+        said(folder, &format!("convert --model {form}.gguf --out {form}"));
+        said(folder, &format!("convert --model {form}.gguf --out {form}_again.gguf"));
+        let read = |name: &str| fs_err::read(folder.join(name)).unwrap();
+        let tensors = |name: &str| read(name).split_off(read(name).len() / 2);
+        assert!(tensors(&format!("{form}.gguf")) == tensors(&format!("{form}_again.gguf")), "{form}");
+        let dequantized = logprobs(&format!("{form}.gguf"), "f32");
+        assert_eq!(logprobs(form, "f32"), dequantized, "{form}: as a folder of f32");
+        let gap = |other: &[f64]| exact.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let (first, packed) = (gap(&dequantized[..1]), logprobs(&format!("{form}.gguf"), "auto"));
+        assert!(first < near && gap(&packed[..1]) < near, "{form}: {exact:?}, {dequantized:?}, {packed:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_opened_is_named_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -80,7 +118,7 @@ fn what_cannot_be_opened_is_named_with_the_way_out() {
         ("generate --model nowhere --prompt x", 1, "nowhere"),
         ("generate --model noise.gguf --prompt x", 1, "noise.gguf"),
         ("generate --model empty --prompt x", 1, "config.json"),
-        ("generate --model hf:org/name --prompt x", 2, "hf:org/name"),
+        ("generate --model hf:name --prompt x", 2, "hf:org/name"),
         ("generate --model noise.gguf --logit-bias x", 2, "logit-bias"),
         ("inspect nowhere", 1, "nowhere"),
     ] {

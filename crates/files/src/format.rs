@@ -3,7 +3,7 @@
 use crate::backing::map;
 use crate::error::FilesError;
 use crate::{Gguf, Llama2c, Pth, Safetensors, Tensors, pth};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The formats of model files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,10 +12,19 @@ pub enum Format {
     Safetensors,
     /// A `.gguf` file.
     Gguf,
-    /// A PyTorch checkpoint.
+    /// A PyTorch checkpoint, the index of its shards or a folder with either and no safetensors.
     Pth,
     /// A `.bin` file of llama2.c.
     Llama2c,
+}
+
+/// What a folder's tensors are in: one file, or the index of several.
+const SAFETENSORS: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
+const PYTORCH: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// The PyTorch checkpoint, or the index of its shards, in a folder.
+fn pytorch_of(folder: &Path) -> Option<PathBuf> {
+    PYTORCH.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
 impl Format {
@@ -25,7 +34,14 @@ impl Format {
     /// what is wrong with it.
     pub fn detect(path: &Path) -> Result<Self, FilesError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        if path.is_dir() || matches!(extension, "safetensors" | "json") {
+        if path.is_dir() {
+            let is_pth = !SAFETENSORS.iter().any(|name| path.join(name).exists()) && pytorch_of(path).is_some();
+            return Ok(if is_pth { Self::Pth } else { Self::Safetensors });
+        }
+        if path.ends_with(PYTORCH[1]) {
+            return Ok(Self::Pth);
+        }
+        if matches!(extension, "safetensors" | "json") {
             return Ok(Self::Safetensors);
         }
         let file = map(path)?;
@@ -46,7 +62,11 @@ impl Format {
         Ok(match Self::detect(path)? {
             Self::Safetensors => Safetensors::load(path)?.tensors,
             Self::Gguf => Gguf::load(path)?.tensors,
-            Self::Pth => Pth::load(path, pth::Part::Model)?.tensors,
+            Self::Pth => {
+                let path = pytorch_of(path).unwrap_or_else(|| path.into());
+                let is_index = path.ends_with(PYTORCH[1]);
+                if is_index { Pth::load_shards(&path)? } else { Pth::load(&path, pth::Part::Model)?.tensors }
+            }
             Self::Llama2c => Llama2c::load(path)?.tensors,
         })
     }
@@ -55,7 +75,7 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::golden::{golden, golden_bytes};
+    use crate::golden::{golden, golden_bytes, test_input};
 
     #[test]
     fn formats_are_told_by_their_bytes_whatever_the_name() {
@@ -74,6 +94,13 @@ mod tests {
             }
         }
         assert_eq!(Format::detect(&golden("sharded")).unwrap(), Format::Safetensors);
+        let folder = golden("sharded_pth");
+        assert_eq!(Format::detect(&folder).unwrap(), Format::Pth);
+        for path in [folder.clone(), folder.join(PYTORCH[1])] {
+            let tensors = Format::load_tensors(&path).unwrap();
+            assert_eq!(tensors.len(), 3);
+            assert_eq!(tensors.f32("b").unwrap(), test_input(4, 2));
+        }
         assert_eq!(Format::detect(&golden("legacy.pth")).unwrap(), Format::Pth);
         assert!(Format::detect(&golden("absent")).unwrap_err().to_string().contains("no such file"));
     }

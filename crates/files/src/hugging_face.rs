@@ -78,10 +78,10 @@ fn relay(
 }
 
 impl HuggingFace {
-    /// A GGUF file as a Hugging Face directory. Quantized blocks stay as they are, except that whole rows move.
+    /// A GGUF file as a Hugging Face directory. Quantized blocks stay as they are, except that whole rows move; GPT-2's
+    /// linear layers in such blocks are [`Tensors::is_turned`].
     ///
-    /// Errors: an architecture or a tensor that is not known here, settings that are missing, GPT-2's linear layers in
-    /// quantized blocks, which cannot be transposed.
+    /// Errors: an architecture or a tensor that is not known here, settings that are missing.
     pub fn from_gguf(gguf: Gguf) -> Result<Self, FilesError> {
         let (path, architecture, config) = (gguf.path(), config::architecture(&gguf)?, config::from_gguf(&gguf)?);
         let mut unknown = None;

@@ -22,6 +22,7 @@ pub mod pth;
 pub mod rope_rows;
 pub mod safetensors;
 mod save;
+mod shards;
 mod tensors;
 
 pub use backing::{Backing, TensorBytes, map};

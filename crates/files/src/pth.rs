@@ -11,6 +11,7 @@ mod zip;
 use crate::backing::{Backing, map};
 use crate::error::FilesError;
 use crate::gather::Step;
+use crate::shards;
 use crate::tensors::{TensorInfo, Tensors};
 use pickle::{Global, Node, Pickle, Ref, View};
 use serde_json::Value;
@@ -52,6 +53,13 @@ impl Pth {
     /// Opens a checkpoint.
     pub fn load(path: &Path, part: Part) -> Result<Self, FilesError> {
         Self::parse(path, map(path)?, part)
+    }
+
+    /// The tensors of the shards that an index (`pytorch_model.bin.index.json`) names, each in its folder.
+    ///
+    /// Errors: a tensor that is not in the shard that the index says, or in two.
+    pub fn load_shards(index_path: &Path) -> Result<Tensors, FilesError> {
+        shards::load(index_path, |path| Ok(Self::load(path, Part::Model)?.tensors))
     }
 
     /// Reads a checkpoint's bytes; `path` stands in messages.

@@ -6,19 +6,20 @@
 mod tests;
 mod write;
 
+pub use crate::shards::parse_index;
 pub use write::save;
 
 use crate::backing::{Backing, map};
 use crate::dtype::Dtype;
 use crate::error::FilesError;
+use crate::shards;
 use crate::tensors::{TensorInfo, Tensors};
 use ::safetensors::Dtype as Stored;
 use ::safetensors::tensor::Metadata;
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Largest header and largest index, as the format's own reader has it.
+/// Largest header, as the format's own reader has it.
 const MOST_HEADER_BYTES: usize = 100_000_000;
 /// What a folder holds: one file, or the index of several.
 const SINGLE: &str = "model.safetensors";
@@ -132,49 +133,12 @@ fn to_stored(dtype: Dtype) -> Option<Stored> {
     TYPES.iter().find(|(_, known)| *known == dtype).map(|(stored, _)| *stored)
 }
 
-/// The part of an index that says which shard holds which tensor.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Reads the index of a sharded model, from tensor name to shard.
-///
-/// Errors: shards that are not plain file names, so that an index cannot point outside its folder.
-pub fn parse_index(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>, FilesError> {
-    let index: Index = serde_json::from_slice(text).map_err(|source| FilesError::Json { path: path.into(), source })?;
-    for shard in index.weight_map.values() {
-        // A backslash or a colon leads elsewhere on Windows.
-        if shard.is_empty() || shard.contains(['/', '\\', ':', '\0']) || shard == "." || shard == ".." {
-            return Err(FilesError::ShardName { path: path.into(), found: shard.clone() });
-        }
-    }
-    Ok(index.weight_map)
-}
-
 fn load_shards(index_path: &Path) -> Result<Safetensors, FilesError> {
-    let text = map(index_path)?;
-    let text = (*text).as_ref();
-    if text.len() > MOST_HEADER_BYTES {
-        let (found, most) = (text.len() as u64, MOST_HEADER_BYTES as u64);
-        return Err(FilesError::Limit { path: index_path.into(), what: "its size".into(), found, most });
-    }
-    let weight_map = parse_index(index_path, text)?;
-    let shards: BTreeSet<&String> = weight_map.values().collect();
-    let folder = index_path.parent().unwrap_or(Path::new(""));
     let mut metadata = BTreeMap::new();
-    let mut parts = BTreeMap::new();
-    for shard in shards {
-        let path = folder.join(shard);
-        let read = Safetensors::parse(&path, map(&path)?)?;
+    let tensors = shards::load(index_path, |path| {
+        let read = Safetensors::parse(path, map(path)?)?;
         metadata.extend(read.metadata);
-        parts.insert(shard, read.tensors);
-    }
-    for (name, shard) in &weight_map {
-        if !parts[shard].contains(name) {
-            let (index, name, shard) = (index_path.into(), name.clone(), shard.clone());
-            return Err(FilesError::NotInShard { index, name, shard });
-        }
-    }
-    Ok(Safetensors { metadata, tensors: Tensors::joined(parts.into_values())? })
+        Ok(read.tensors)
+    })?;
+    Ok(Safetensors { metadata, tensors })
 }

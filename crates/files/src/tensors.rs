@@ -44,6 +44,8 @@ struct Entry {
     file: usize,
     /// From the bytes of the range to row-major order; none where they lie in it.
     steps: Vec<Step>,
+    /// Whether it is to be read as transposed, which its quantized blocks are not.
+    turned: bool,
 }
 
 /// A file that tensors lie in.
@@ -69,7 +71,7 @@ impl Tensors {
 
     /// Adds a tensor of the first file after checking that its bytes are there.
     pub(crate) fn add(&mut self, info: TensorInfo, steps: Vec<Step>) -> Result<(), FilesError> {
-        self.push(Entry { info, file: 0, steps })
+        self.push(Entry { info, file: 0, steps, turned: false })
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), FilesError> {
@@ -132,7 +134,7 @@ impl Tensors {
         let info = TensorInfo { name: name.into(), dtype, shape: shape.into(), range: 0..bytes.len() };
         let path = self.files.first().map(|file| file.path.clone()).unwrap_or_default();
         self.files.push(File { path, bytes: Arc::new(bytes) });
-        self.push(Entry { info, file: self.files.len() - 1, steps: Vec::new() })
+        self.push(Entry { info, file: self.files.len() - 1, steps: Vec::new(), turned: false })
     }
 
     /// The error of a tensor that cannot be laid out in another way.
@@ -158,20 +160,31 @@ impl Tensors {
         Ok(())
     }
 
-    /// Makes a matrix's rows its columns. Elements move when they are read.
+    /// Makes a matrix's rows its columns. Elements move when they are read; quantized blocks cannot, so that such a matrix
+    /// stays as it is and [`Self::is_turned`].
     ///
-    /// Errors: a tensor that is not there, has not two dimensions or is quantized.
+    /// Law: twice is not at all.
+    ///
+    /// Errors: a tensor that is not there or has not two dimensions.
     pub fn transpose(&mut self, name: &str) -> Result<(), FilesError> {
         let entry = self.entry(name)?;
-        let (&[rows, columns], false) = (entry.info.shape.as_slice(), entry.info.dtype.is_quantized()) else {
-            let hint = "convert the model to F16 or F32 instead";
-            return Err(self.unmovable(entry, "only a matrix of plain numbers can be transposed", hint));
+        let &[rows, columns] = entry.info.shape.as_slice() else {
+            return Err(self.unmovable(entry, "only a matrix can be transposed", "the file is damaged"));
         };
         let at = self.by_name[name];
-        let Entry { info, steps, .. } = &mut self.entries[at];
+        let Entry { info, steps, turned, .. } = &mut self.entries[at];
+        if info.dtype.is_quantized() {
+            *turned = !*turned;
+            return Ok(());
+        }
         steps.push(Step::transpose(rows, columns, info.dtype.block().1));
         info.shape = vec![columns, rows];
         Ok(())
+    }
+
+    /// Whether a tensor's shape and elements are the transpose of what its name stands for.
+    pub fn is_turned(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|&at| self.entries[at].turned)
     }
 
     /// Adds a tensor that is others below each other, which stay as they are.
@@ -199,7 +212,7 @@ impl Tensors {
         let within: Vec<Range<usize>> = ranges.iter().map(|range| range.start - start..range.end - start).collect();
         let info = TensorInfo { name: name.into(), dtype: first.info.dtype, shape, range: start..end };
         let file = first.file;
-        self.push(Entry { info, file, steps: vec![Step::Parts(within.into())] })
+        self.push(Entry { info, file, steps: vec![Step::Parts(within.into())], turned: false })
     }
 
     /// What is known of each tensor, in the order of the files.
@@ -249,14 +262,14 @@ impl Tensors {
     /// The elements of the tensor of this name in row-major order, little-endian: the file's own bytes where they lie
     /// in that order, else a copy.
     pub fn bytes(&self, name: &str) -> Result<TensorBytes, FilesError> {
-        let Entry { info, file, steps } = self.entry(name)?;
+        let Entry { info, file, steps, .. } = self.entry(name)?;
         let stored = TensorBytes::new(self.files[*file].bytes.clone(), info.range.clone());
         Ok(laid_out(&stored, steps).map_or_else(|| stored.clone(), Into::into))
     }
 
     /// [`Self::bytes`] for as long as `self` lives.
     pub(crate) fn cow(&self, name: &str) -> Result<Cow<'_, [u8]>, FilesError> {
-        let Entry { info, file, steps } = self.entry(name)?;
+        let Entry { info, file, steps, .. } = self.entry(name)?;
         let stored = &(*self.files[*file].bytes).as_ref()[info.range.clone()];
         Ok(laid_out(stored, steps).map_or(Cow::Borrowed(stored), Cow::Owned))
     }
@@ -352,7 +365,15 @@ mod tests {
         assert!(tensors.insert("d", Dtype::U8, &[], vec![1]).is_err());
         assert!(tensors.insert("f", Dtype::U8, &[2], vec![1]).is_err());
         assert!(tensors.stack(&["a".into(), "d".into()], "g").is_err());
-        assert!(tensors.transpose("e").is_err() && tensors.transpose("none").is_err());
+        assert!(tensors.transpose("none").is_err());
+        // Blocks stay where they are, and the tensor says so, under another name as well.
+        tensors.transpose("e").unwrap();
+        assert!(tensors.is_turned("e") && !tensors.is_turned("c"));
+        assert_eq!(tensors.info("e").unwrap().shape, [1, 32]);
+        let mut tensors = tensors.renamed(|name| Some(format!("x.{name}"))).unwrap();
+        assert!(tensors.is_turned("x.e"));
+        tensors.transpose("x.e").unwrap();
+        assert!(!tensors.is_turned("x.e"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Beam search: the likeliest continuations found by keeping the best few prefixes at every length.
 //!
-//! Source: Hugging Face's `BeamSearchScorer` (length penalty, early stopping, candidates of twice the width), after
-//! Graves 2012, <https://arxiv.org/abs/1211.3711>; the length penalty as in Wu et al. 2016,
+//! Source: `_beam_search` of Hugging Face's transformers 5 (length penalty, early stopping, how many candidates), after Graves
+//! 2012, <https://arxiv.org/abs/1211.3711>; the length penalty as in Wu et al. 2016,
 //! <https://arxiv.org/abs/1609.08144>, in its exponential form.
 
 use crate::engine::prefill;
@@ -127,28 +127,30 @@ pub fn beam_search(model: &Model, prompt: &[u32], settings: &BeamSettings) -> Ve
     let mut beams = vec![Beam { tokens: Vec::new(), logprob: 0.0, row: 0 }];
     let mut logits = first;
     let mut spare: Vec<usize> = (1..2 * width).collect();
+    // Enough that, were all ends of text among the best, as many beams go on.
+    let kept = width * (1 + settings.stop_tokens.len()).max(2);
     for length in 1..=longest {
-        let candidates = best_candidates(&beams, &logits, 2 * width);
+        let candidates = best_candidates(&beams, &logits, kept);
         let mut next: Vec<(usize, u32, f64)> = Vec::with_capacity(width);
         for (rank, &(beam, token, logprob)) in candidates.iter().enumerate() {
-            if settings.stop_tokens.contains(&token) {
-                // As in the source: an ending that is not among the best is not taken.
-                if rank < width {
-                    finished.add(beams[beam].tokens.clone(), logprob, length);
+            let ends = settings.stop_tokens.contains(&token);
+            if !ends && length < longest {
+                if next.len() < width {
+                    next.push((beam, token, logprob));
                 }
-            } else if next.len() < width {
-                next.push((beam, token, logprob));
+            } else if rank < width {
+                // As in the source: an ending that is not among the best is not taken.
+                let own = (!ends).then_some(token);
+                let tokens = beams[beam].tokens.iter().copied().chain(own).collect();
+                finished.add(tokens, logprob, length);
             }
         }
-        let best = candidates.first().map_or(f64::NEG_INFINITY, |&(_, _, logprob)| logprob);
+        let best = next.first().map_or(f64::NEG_INFINITY, |&(_, _, logprob)| logprob);
         if next.is_empty() || finished.is_enough(best, length, settings) {
             beams.clear();
             break;
         }
         beams = grown(&mut cache, &beams, &next, &mut spare);
-        if length == longest {
-            break;
-        }
         let new: Vec<(usize, &[u32])> =
             beams.iter().map(|beam| (beam.row, &beam.tokens[beam.tokens.len() - 1..])).collect();
         let rows: Vec<usize> = beams.iter().map(|beam| beam.row).collect();

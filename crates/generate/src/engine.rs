@@ -17,6 +17,17 @@ const CHUNK: usize = 512;
 /// [`cavy_ops::kernels::packed::linear`]), so that a sequence does not depend on its neighbours.
 const PASS_ROWS: usize = 16;
 
+/// Fewest tokens that all prompts must begin with to be computed once for all. Fewer are not worth that rounding then
+/// depends on the other prompts.
+const SHARED: usize = 32;
+
+/// What [`Engine::run`] tells its caller: prompt and sample, and the token that came or the completion that ended.
+pub(crate) struct Calls<'c> {
+    /// Ends the sequence by returning true; the token is then its last.
+    pub(crate) on_token: &'c mut dyn FnMut(usize, usize, u32) -> bool,
+    pub(crate) on_done: &'c mut dyn FnMut(usize, usize, &Completion),
+}
+
 /// A sequence that is being decoded.
 struct Live {
     prompt: usize,
@@ -48,10 +59,25 @@ pub(crate) struct Engine<'a> {
     cache: KvCache,
     free_rows: Vec<usize>,
     free_prefix_rows: Vec<usize>,
+    /// The row that holds what all prompts begin with, where that is computed once.
+    shared: Option<usize>,
     live: Vec<Live>,
     groups: Vec<Group>,
     next_prompt: usize,
     done: Vec<Vec<Option<Completion>>>,
+}
+
+/// How many tokens all prompts begin with that are computed once; 0 for none.
+fn shared_tokens(context: usize, prompts: &[Vec<u32>], settings: &GenerateSettings) -> usize {
+    let [first, rest @ ..] = prompts else { return 0 };
+    if rest.is_empty() || !settings.use_cache || prompts.iter().any(|prompt| prompt.len() > context) {
+        return 0;
+    }
+    let common = |other: &Vec<u32>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    // The last token of a prompt must be fed: its logits are wanted.
+    let fed = prompts.iter().map(|prompt| prompt.len() - 1).min().unwrap_or(0);
+    let shared = rest.iter().map(common).min().unwrap_or(0).min(fed);
+    if shared < SHARED { 0 } else { shared }
 }
 
 /// Tokens that a row must hold beside a shared prompt, and those of a prompt.
@@ -68,36 +94,63 @@ pub(crate) fn capacities(context: usize, prompts: &[usize], settings: &GenerateS
 
 impl<'a> Engine<'a> {
     pub(crate) fn new(model: &'a Model, settings: &'a GenerateSettings, prompts: &'a [Vec<u32>]) -> Self {
+        let context = model.config().context_length();
+        let shared = shared_tokens(context, prompts, settings);
         let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
-        let capacities = capacities(model.config().context_length(), &lengths, settings);
+        let mut capacities = capacities(context, &lengths, settings);
         let places = settings.batch_size.max(1).min(prompts.len() * settings.n.max(1));
-        let capacities = if settings.use_cache { capacities } else { vec![0; capacities.len()] };
-        Self {
+        if !settings.use_cache {
+            capacities.fill(0);
+        }
+        let mut free_prefix_rows: Vec<usize> = (places..capacities.len()).rev().collect();
+        // Rows of single completions continue a row of their own kind; those of prompts, which samples continue, are copies
+        // of one among them, if there are two.
+        let shared_row = match (shared, settings.n) {
+            (0, _) => None,
+            (_, 0 | 1) => {
+                capacities.iter_mut().for_each(|capacity| *capacity -= shared.min(*capacity - 1));
+                capacities.push(shared);
+                Some(capacities.len() - 1)
+            }
+            _ if free_prefix_rows.len() > 1 => free_prefix_rows.pop(),
+            _ => None,
+        };
+        let mut engine = Self {
             model,
             settings,
             prompts,
             cache: KvCache::new(model.config().kv_shape(settings.kv_storage), &capacities),
             free_rows: (0..places).rev().collect(),
-            free_prefix_rows: (places..capacities.len()).rev().collect(),
+            free_prefix_rows,
+            shared: shared_row,
             live: Vec::new(),
             groups: Vec::new(),
             next_prompt: 0,
             done: prompts.iter().map(|_| (0..settings.n.max(1)).map(|_| None).collect()).collect(),
+        };
+        if let Some(row) = engine.shared {
+            feed(model, &mut engine.cache, row, &prompts[0][..shared]);
         }
+        engine
     }
 
-    /// Decodes everything. `on_token` is called with prompt, sample and token as they come, and ends the sequence by
-    /// returning true; that token is then its last.
-    pub(crate) fn run(mut self, on_token: &mut dyn FnMut(usize, usize, u32) -> bool) -> Vec<Vec<Completion>> {
-        while self.admit(on_token) || !self.live.is_empty() {
-            self.step(on_token);
+    /// Bytes of its cache.
+    #[cfg(test)]
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Decodes everything.
+    pub(crate) fn run(mut self, calls: &mut Calls) -> Vec<Vec<Completion>> {
+        while self.admit(calls) || !self.live.is_empty() {
+            self.step(calls);
         }
         let completed = |completion: Option<Completion>| completion.expect("every sequence has ended");
         self.done.into_iter().map(|samples| samples.into_iter().map(completed).collect()).collect()
     }
 
     /// Fills the free places. Returns whether any sequence was begun.
-    fn admit(&mut self, on_token: &mut dyn FnMut(usize, usize, u32) -> bool) -> bool {
+    fn admit(&mut self, calls: &mut Calls) -> bool {
         let mut began = false;
         while let Some(&row) = self.free_rows.last() {
             let Some(group) = self.group_with_work() else { break };
@@ -117,7 +170,7 @@ impl<'a> Engine<'a> {
             }
             let history = History::new(&self.prompts[prompt]);
             let live = Live { prompt, sample, row, completion: Completion::default(), history, next: 0 };
-            if let Some(live) = self.chosen(live, logits, on_token) {
+            if let Some(live) = self.chosen(live, logits, calls) {
                 self.live.push(live);
             }
         }
@@ -138,7 +191,13 @@ impl<'a> Engine<'a> {
         let context = self.context(&self.prompts[prompt]);
         let logits = if self.settings.use_cache {
             self.cache.reset(row);
-            prefill(self.model, &mut self.cache, row, context)
+            match self.shared {
+                Some(shared) if self.settings.n > 1 => self.cache.copy_row(shared, row),
+                Some(shared) => self.cache.continue_from(row, shared),
+                None => {}
+            }
+            let seen = self.cache.len(row);
+            prefill(self.model, &mut self.cache, row, &context[seen..])
         } else {
             recompute(self.model, context)
         };
@@ -158,7 +217,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Feeds the last token of every live sequence and chooses the next ones.
-    fn step(&mut self, on_token: &mut dyn FnMut(usize, usize, u32) -> bool) {
+    fn step(&mut self, calls: &mut Calls) {
         if self.live.is_empty() {
             return;
         }
@@ -176,7 +235,7 @@ impl<'a> Engine<'a> {
         let vocabulary = logits.len() / fits.len().max(1);
         for (index, live) in fits.into_iter().enumerate() {
             let logits = logits[index * vocabulary..(index + 1) * vocabulary].to_vec();
-            if let Some(live) = self.chosen(live, logits, on_token) {
+            if let Some(live) = self.chosen(live, logits, calls) {
                 self.live.push(live);
             }
         }
@@ -184,7 +243,7 @@ impl<'a> Engine<'a> {
             // The context loses its beginning: every position changes, so nothing cached is of use.
             let tokens = [self.prompts[live.prompt].as_slice(), &live.completion.tokens].concat();
             let logits = recompute(self.model, self.context(&tokens));
-            if let Some(live) = self.chosen(live, logits, on_token) {
+            if let Some(live) = self.chosen(live, logits, calls) {
                 self.live.push(live);
             }
         }
@@ -193,16 +252,11 @@ impl<'a> Engine<'a> {
     }
 
     /// Chooses the token after `logits`; gives the sequence back unless it has ended.
-    fn chosen(
-        &mut self,
-        mut live: Live,
-        mut logits: Vec<f32>,
-        on_token: &mut dyn FnMut(usize, usize, u32) -> bool,
-    ) -> Option<Live> {
+    fn chosen(&mut self, mut live: Live, mut logits: Vec<f32>, calls: &mut Calls) -> Option<Live> {
         let settings = self.settings;
         let index = live.completion.tokens.len();
         if index == settings.max_tokens {
-            self.finish(live, Finish::Length);
+            self.finish(live, Finish::Length, calls);
             return None;
         }
         let key = sequence_key(settings.seed, live.prompt, live.sample);
@@ -210,26 +264,27 @@ impl<'a> Engine<'a> {
         let token = sampled.token;
         if settings.stop_tokens.contains(&token) {
             live.completion.stop_token = Some(token);
-            self.finish(live, Finish::Stop);
+            self.finish(live, Finish::Stop, calls);
             return None;
         }
         live.completion.push(&sampled);
         live.history.push(token);
         live.next = token;
-        if on_token(live.prompt, live.sample, token) {
-            self.finish(live, Finish::Stop);
+        if (calls.on_token)(live.prompt, live.sample, token) {
+            self.finish(live, Finish::Stop, calls);
             return None;
         }
         if index + 1 == settings.max_tokens {
-            self.finish(live, Finish::Length);
+            self.finish(live, Finish::Length, calls);
             return None;
         }
         Some(live)
     }
 
-    fn finish(&mut self, live: Live, finish: Finish) {
+    fn finish(&mut self, live: Live, finish: Finish, calls: &mut Calls) {
         let Live { prompt, sample, row, mut completion, .. } = live;
         completion.finish = finish;
+        (calls.on_done)(prompt, sample, &completion);
         self.done[prompt][sample] = Some(completion);
         self.cache.reset(row);
         self.free_rows.push(row);
@@ -250,15 +305,20 @@ fn sequence_key(seed: u64, prompt: usize, sample: usize) -> u64 {
     if (prompt, sample) == (0, 0) { seed } else { subkey(subkey(seed, prompt as u64), sample as u64) }
 }
 
+/// Feeds tokens to a row in chunks; the last chunk's hidden states, and how many there are.
+fn feed(model: &Model, cache: &mut KvCache, row: usize, tokens: &[u32]) -> (Tensor<2>, usize) {
+    let mut last = None;
+    for chunk in tokens.chunks(CHUNK) {
+        let pass = Pass::following(cache, &[(row, chunk)]);
+        last = Some((model.hidden_cached(&pass, cache, &[row]), chunk.len()));
+    }
+    last.expect("at least one token")
+}
+
 /// Feeds a prompt to a row in chunks; the logits after it.
 pub(crate) fn prefill(model: &Model, cache: &mut KvCache, row: usize, prompt: &[u32]) -> Vec<f32> {
-    let mut last: Option<(Tensor<2>, usize)> = None;
-    for chunk in prompt.chunks(CHUNK) {
-        let pass = Pass::following(cache, &[(row, chunk)]);
-        last = Some((model.hidden_cached(&pass, cache, &[row]), chunk.len() - 1));
-    }
-    let (hidden, row) = last.expect("a prompt has at least one token");
-    model.logits_of(hidden, &[row])
+    let (hidden, count) = feed(model, cache, row, prompt);
+    model.logits_of(hidden, &[count - 1])
 }
 
 /// The logits after a sequence, all of it computed.

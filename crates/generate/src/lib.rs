@@ -91,7 +91,8 @@ impl Completion {
 /// is then its last. A context longer than the model knows loses its beginning, and is computed anew from then on.
 ///
 /// Law: token `i` of sample `s` of prompt `p` depends on the prompt, the tokens before it, `seed`, `p`, `s` and `i`, and
-/// on nothing else: not on the other prompts, nor on how many are decoded together.
+/// on nothing else: not on the other prompts, nor on how many are decoded together. Where all prompts begin with the same 32
+/// or more tokens, these are computed once, and logits agree with those of a prompt alone to rounding.
 ///
 /// Panics: if a prompt is empty, or one of its ids is not below the vocabulary's size.
 pub fn generate(
@@ -100,11 +101,22 @@ pub fn generate(
     settings: &GenerateSettings,
     on_token: &mut dyn FnMut(usize, usize, u32) -> bool,
 ) -> Vec<Vec<Completion>> {
-    assert!(prompts.iter().all(|prompt| !prompt.is_empty()), "a prompt has at least one token");
-    engine::Engine::new(&model.valid(), settings, prompts).run(on_token)
+    generate_reporting(model, prompts, settings, on_token, &mut |_, _, _| {})
 }
 
-/// Bytes that the cache of [`generate`] takes; `None` where that overflows.
+/// [`generate`], which calls `on_done` with prompt, sample and completion as they end.
+pub fn generate_reporting(
+    model: &Model,
+    prompts: &[Vec<u32>],
+    settings: &GenerateSettings,
+    on_token: &mut dyn FnMut(usize, usize, u32) -> bool,
+    on_done: &mut dyn FnMut(usize, usize, &Completion),
+) -> Vec<Vec<Completion>> {
+    assert!(prompts.iter().all(|prompt| !prompt.is_empty()), "a prompt has at least one token");
+    engine::Engine::new(&model.valid(), settings, prompts).run(&mut engine::Calls { on_token, on_done })
+}
+
+/// Most bytes that the cache of [`generate`] takes; `None` where that overflows.
 pub fn cache_bytes(model: &cavy_model::ModelConfig, prompts: &[usize], settings: &GenerateSettings) -> Option<usize> {
     let shape = model.kv_shape(settings.kv_storage);
     let capacities = engine::capacities(model.context_length(), prompts, settings);
@@ -117,8 +129,8 @@ mod tests {
     use burn::tensor::Device;
     use cavy_model::{Gpt2Config, WeightInit};
 
-    fn model() -> Model {
-        let config = Gpt2Config {
+    fn small() -> Gpt2Config {
+        Gpt2Config {
             vocab_size: 11,
             context_length: 6,
             hidden_size: 16,
@@ -129,8 +141,11 @@ mod tests {
             qkv_bias: true,
             tie_word_embeddings: true,
             layer_norm_eps: 1e-5,
-        };
-        Model::new(&config.into(), WeightInit::Gpt2, 3, &Device::flex())
+        }
+    }
+
+    fn model() -> Model {
+        Model::new(&small().into(), WeightInit::Gpt2, 3, &Device::flex())
     }
 
     fn settings(temperature: f64, seed: u64) -> GenerateSettings {
@@ -167,6 +182,56 @@ mod tests {
             let first = generate(&model(), &prompts[..1], &GenerateSettings { n: 1, ..base }, &mut |_, _, _| false);
             assert_eq!(first[0][0], expected[0][0]);
         }
+    }
+
+    #[test]
+    fn what_all_prompts_begin_with_is_computed_once_and_changes_nothing() {
+        let config = Gpt2Config { context_length: 64, ..small() };
+        let model = Model::new(&config.into(), WeightInit::Pytorch, 3, &Device::flex());
+        let shared: Vec<u32> = (0..40).map(|i| (7 * i + 3) % 11).collect();
+        let prompts: Vec<Vec<u32>> =
+            [&[1_u32, 2][..], &[3], &[1, 5, 6, 7, 8], &[4, 4]].map(|own| [shared.as_slice(), own].concat()).to_vec();
+        for n in [1, 3] {
+            let settings = GenerateSettings { n, max_tokens: 12, ..settings(1.5, 3) };
+            let mut tokens = 0;
+            let together = generate(&model, &prompts, &settings, &mut |_, _, _| {
+                tokens += 1;
+                false
+            });
+            assert_eq!(tokens, prompts.len() * n * 12);
+            // With another first prompt nothing is shared.
+            let apart = [vec![vec![9, 9]], prompts.clone()].concat();
+            let mut offset = generate(&model, &apart, &settings, &mut |_, _, _| false);
+            offset.remove(0);
+            let uncached = generate(
+                &model,
+                &prompts,
+                &GenerateSettings { use_cache: false, ..settings.clone() },
+                &mut |_, _, _| false,
+            );
+            for (found, expected) in together.iter().flatten().zip(uncached.iter().flatten()) {
+                assert_eq!(found.tokens, expected.tokens);
+                let gap = found.raw_logprobs.iter().zip(&expected.raw_logprobs).map(|(a, b)| (a - b).abs());
+                assert!(gap.fold(0.0, f64::max) < 1e-4);
+            }
+            assert_eq!(offset.len(), prompts.len());
+            let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+            let bound = cache_bytes(&model.config(), &lengths, &settings).unwrap();
+            assert!(engine::Engine::new(&model, &settings, &prompts).cache_bytes() <= bound);
+        }
+    }
+
+    #[test]
+    fn completions_are_reported_as_they_end() {
+        let prompts = vec![vec![1, 2, 3], vec![4], vec![5, 6]];
+        let settings = GenerateSettings { batch_size: 2, n: 2, ..settings(1.5, 3) };
+        let mut seen = Vec::new();
+        let all =
+            generate_reporting(&model(), &prompts, &settings, &mut |_, _, _| false, &mut |prompt, sample, done| {
+                seen.push((prompt, sample, done.clone()));
+            });
+        assert_eq!(seen.len(), 6);
+        assert!(seen.iter().all(|(prompt, sample, done)| all[*prompt][*sample] == *done));
     }
 
     #[test]

@@ -3,53 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
-use burn::tensor::{Device, Tensor, TensorData};
-use cavy_model::{KvCache, KvStorage, Model, ModelConfig, ParameterInfo, ParameterVisitor, Pass, WeightInit};
+mod golden;
+
+use burn::tensor::Device;
+use cavy_model::{KvCache, KvStorage, Model, ModelConfig, Pass};
 use cavy_ops::Segments;
+use golden::{golden_path, model};
 use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const VARIANTS: [&str; 8] =
     ["llama", "llama_biased", "llama_linear", "llama_llama3", "llama_yarn", "mistral", "qwen2", "qwen3"];
 const TOKENS: usize = 24;
 const VOCAB: usize = 61;
-
-fn test_input(n: usize, salt: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i * 7919 + salt * 104_729) % 2003) as f32 / 2003.0 - 0.5).collect()
-}
-
-fn golden_path(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models").join(file)
-}
-
-fn config(variant: &str) -> ModelConfig {
-    let path = golden_path(&format!("{variant}.json"));
-    ModelConfig::from_json(&path, serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap()).unwrap()
-}
-
-struct GoldenWeights(Vec<String>);
-
-impl ParameterVisitor for GoldenWeights {
-    fn visit<const D: usize>(&mut self, info: &ParameterInfo, tensor: Tensor<D>, _: Option<Tensor<D>>) -> Tensor<D> {
-        let index = self.0.iter().position(|name| *name == info.name).unwrap();
-        let (scale, shift) = match (info.name.contains("norm"), D) {
-            (true, _) => (0.25, 1.0),
-            (false, 1) => (0.25, 0.0),
-            _ => (0.5, 0.0),
-        };
-        let values = test_input(info.shape.iter().product(), 100 + index);
-        let values: Vec<f32> = values.into_iter().map(|x| x * scale + shift).collect();
-        Tensor::from_data(TensorData::new(values, info.shape.clone()), &tensor.device())
-    }
-}
-
-fn model(variant: &str, device: &Device) -> Model {
-    let model = Model::new(&config(variant), WeightInit::Gpt2, 0, device);
-    let mut names: Vec<String> = model.parameters().into_iter().map(|info| info.name).collect();
-    names.sort_unstable();
-    model.for_each_parameter(&mut GoldenWeights(names))
-}
 
 fn ids() -> Vec<u32> {
     (0..TOKENS as u32).map(|i| (7 * i + 3) % VOCAB as u32).collect()

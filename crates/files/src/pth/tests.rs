@@ -372,3 +372,33 @@ proptest! {
         let _either = parse(&archive(&[("m/data.pkl", &pickle)]));
     }
 }
+
+#[test]
+fn a_byte_that_changed_is_found_by_its_checksum() {
+    let mut bytes = golden_bytes("plain.pth");
+    // The values of the first tensor: `test_input(6, 1)`.
+    let first: Vec<u8> = test_input(6, 1).iter().flat_map(|x| x.to_le_bytes()).collect();
+    let at = bytes.windows(first.len()).position(|window| window == first).unwrap();
+    bytes[at + 5] ^= 1;
+    let message = message(&bytes);
+    assert!(message.contains("checksum of `plain/data/0`") && message.contains("hint: "), "{message}");
+}
+
+#[test]
+fn shards_are_read_through_their_index() {
+    let index = golden("sharded_pth").join("pytorch_model.bin.index.json");
+    let tensors = Pth::load_shards(&index).unwrap();
+    assert_eq!(tensors.f32("a").unwrap(), test_input(6, 1));
+    assert_eq!(tensors.f32("c").unwrap(), test_input(3, 3));
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs_err::read_dir(golden("sharded_pth")).unwrap() {
+        let path = entry.unwrap().path();
+        fs_err::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let index = folder.path().join("pytorch_model.bin.index.json");
+    let text = fs_err::read_to_string(&index).unwrap();
+    fs_err::write(&index, text.replace("\"c\"", "\"d\"")).unwrap();
+    assert!(Pth::load_shards(&index).unwrap_err().to_string().contains("`d`"));
+    fs_err::write(&index, text.replace("-00002-of", "-00003-of")).unwrap();
+    assert!(Pth::load_shards(&index).unwrap_err().to_string().contains("no such file"));
+}

@@ -23,7 +23,8 @@ const IN_64: u64 = u32::MAX as u64;
 /// Where each member's bytes lie in the file.
 pub(super) type Members = BTreeMap<String, Range<usize>>;
 
-/// Reads the directory at the end of the file.
+/// Reads the directory at the end of the file and checks each member's checksum. One of zero is none: PyTorch can be told
+/// to write none.
 pub(super) fn members(path: &Path, file: &[u8]) -> Result<Members, FilesError> {
     let damaged = |what: String, found: &str| FilesError::Damaged {
         path: path.into(),
@@ -45,6 +46,13 @@ pub(super) fn members(path: &Path, file: &[u8]) -> Result<Members, FilesError> {
             return Err(FilesError::Format { path: path.into(), found, expected, hint });
         }
         let range = member(file, &entry).ok_or_else(|| damaged(format!("`{name}` in it"), "not inside the file"))?;
+        let sum = crc32fast::hash(&file[range.clone()]);
+        // A fuzzer that had to find the sums of what it makes would not get past them.
+        if entry.checksum != 0 && sum != entry.checksum && !cfg!(fuzzing) {
+            let (what, found) = (format!("the checksum of `{name}` in it"), format!("{sum:08x}"));
+            let expected = format!("{:08x}", entry.checksum);
+            return Err(FilesError::Damaged { path: path.into(), what, found, expected });
+        }
         if members.insert(name.clone(), range).is_some() {
             return Err(damaged(format!("`{name}` in it"), "there twice"));
         }
@@ -99,6 +107,8 @@ fn directory(file: &[u8]) -> Option<(u64, Range<usize>)> {
 struct Entry {
     name: String,
     compressed_or_secret: bool,
+    /// CRC-32 of the member's bytes.
+    checksum: u32,
     /// Bytes of the member, and where its own header begins.
     stored_bytes: u64,
     offset: u64,
@@ -108,6 +118,7 @@ struct Entry {
 
 fn entry(bytes: &[u8]) -> Option<Entry> {
     bytes.starts_with(ENTRY).then_some(())?;
+    let checksum = u32_at(bytes, 16)? as u32;
     let (flags, method) = (u16_at(bytes, 8)?, u16_at(bytes, 10)?);
     let (mut stored, mut size) = (u32_at(bytes, 20)?, u32_at(bytes, 24)?);
     let mut offset = u32_at(bytes, 42)?;
@@ -133,7 +144,7 @@ fn entry(bytes: &[u8]) -> Option<Entry> {
     let name = String::from_utf8(name_bytes.to_vec()).ok()?;
     let entry_size = ENTRY_BYTES + lengths[0] + extra + comment;
     (entry_size <= bytes.len()).then_some(())?;
-    Some(Entry { name, compressed_or_secret, stored_bytes: stored, offset, size: entry_size })
+    Some(Entry { name, compressed_or_secret, checksum, stored_bytes: stored, offset, size: entry_size })
 }
 
 /// Where the bytes of a member lie, after a header of their own.

@@ -74,6 +74,12 @@ pub(crate) fn is_conv1d(name: &str) -> bool {
     name.starts_with("transformer.h.") && name.ends_with(".weight") && !name.contains(".ln_")
 }
 
+/// Whether a tensor of the file has `(in, out)` for the model's `(out, in)`. Quantized blocks of GGUF are as the model
+/// wants them.
+fn lies_transposed(source: &Source, info: &TensorInfo, name: &str) -> bool {
+    is_conv1d(name) && !source.tensors.is_turned(&info.name)
+}
+
 /// The name in the file: a bare model is saved without the prefix.
 fn stored<'a>(source: &'a Source, name: &str) -> Result<&'a TensorInfo, ModelError> {
     let bare = name.trim_start_matches("transformer.").trim_start_matches("model.");
@@ -116,7 +122,7 @@ fn packed(
     weights: Weights,
 ) -> Result<Option<PackedMatrix>, ModelError> {
     let info = stored(source, name)?;
-    let transposed = is_conv1d(name);
+    let transposed = lies_transposed(source, info, name);
     let wanted = match weights {
         Weights::F32 => return Ok(None),
         Weights::AsStored => format_of(info.dtype).unwrap_or(Format::F32),
@@ -143,7 +149,7 @@ fn packed(
 
 /// The f32 values of a tensor, in the model's order of dimensions.
 fn values(source: &Source, info: &TensorInfo, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
-    let conv1d = is_conv1d(name);
+    let conv1d = lies_transposed(source, info, name);
     let there: Vec<usize> = if conv1d { expected.iter().rev().copied().collect() } else { expected.to_vec() };
     check(source, info, &there)?;
     let values = f32_values(source, &info.name)?;

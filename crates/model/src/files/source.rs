@@ -57,14 +57,7 @@ impl Source {
 
 fn folder(dir: &Path) -> Result<Source, ModelError> {
     let fields = read_fields(&dir.join("config.json"))?;
-    let pytorch = dir.join("pytorch_model.bin");
-    let has_safetensors =
-        ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists());
-    let tensors = if pytorch.exists() && !has_safetensors {
-        Pth::load(&pytorch, Part::Model)?.tensors
-    } else {
-        Safetensors::load(dir)?.tensors
-    };
+    let tensors = Format::load_tensors(dir)?;
     let config = ModelConfig::from_json(&dir.join("config.json"), fields.clone())?;
     Ok(Source { path: dir.into(), config, fields, tensors, origin: Origin::Folder(dir.into()) })
 }
