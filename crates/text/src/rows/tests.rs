@@ -127,3 +127,25 @@ fn parquet_files_need_a_build_that_reads_them() {
     let error = parse(Path::new("a.parquet"), b"PAR1".to_vec()).unwrap_err().to_string();
     insta::assert_snapshot!(error, @"a.parquet: not a usable Parquet file: this build does not read them: build cavy with `--features parquet`, or convert the file");
 }
+
+proptest::proptest! {
+    /// Pieces of each form in any order, and bytes between them: what the fuzz target `rows` holds for longer.
+    #[test]
+    fn any_bytes_are_read_or_refused_and_rows_stand_at_their_lines(
+        pieces in proptest::collection::vec((0usize..20, proptest::num::u8::ANY), 0..16), form in 0usize..4,
+    ) {
+        const PIECES: [&str; 19] = ["{", "}", "[", "]", ",", ":", "\"", "\"a\"", "{\"a\": 1}", "\n", "\r\n", "\t", "1", "\\", "é", "\u{FEFF}", " ", "a,b\n", "null"];
+        let mut bytes = Vec::new();
+        for (piece, byte) in pieces {
+            match PIECES.get(piece) {
+                Some(piece) => bytes.extend(piece.bytes()),
+                None => bytes.push(byte),
+            }
+        }
+        let n_lines = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        if let Ok(rows) = parse(Path::new(["a.json", "a.jsonl", "a.csv", "a.tsv"][form]), bytes) {
+            let lines: Vec<usize> = rows.iter().map(|row| row.place.to_string().rsplit_once(':').unwrap().1.parse().unwrap()).collect();
+            proptest::prop_assert!(lines.is_sorted() && lines.iter().all(|&line| line <= n_lines), "{lines:?}");
+        }
+    }
+}
