@@ -28,13 +28,12 @@ pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out:
         assert_eq!(x.len(), n * inputs, "{n} rows of {inputs}");
         return few_rows(exec, x, weight, bias, out, y);
     }
-    let onto = bias.map_or(Onto::Overwrite, Onto::Row);
-    let weight = View::new(weight, out, inputs).t();
-    matmul(exec, onto, 1.0, View::new(x, n, inputs), weight, ViewMut::new(y, n, out));
+    let (a, b, c) = (View::new(x, n, inputs), View::new(weight, out, inputs).t(), ViewMut::new(y, n, out));
+    matmuls(exec, [Product { onto: Onto::Overwrite, row: bias, scale: 1.0, a, b, c }], 0, |_| ());
 }
 
 /// Makes each row of `y` the bias, where there is one. Returns what a product does with what `y` holds then.
-pub(crate) fn begin_with_bias(exec: Exec, bias: Option<&[f32]>, out: usize, y: &mut [f32]) -> Onto<'static> {
+pub(crate) fn begin_with_bias(exec: Exec, bias: Option<&[f32]>, out: usize, y: &mut [f32]) -> Onto {
     let Some(bias) = bias else { return Onto::Overwrite };
     let rows = 16_384_usize.div_ceil(out.max(1));
     for_each_chunk(exec, y, (rows * out).max(1), |_, y| {
@@ -73,7 +72,7 @@ pub fn backward_bias(exec: Exec, d_y: &[f32], d_bias: &mut [f32]) {
     for_each(exec, sums.tasks(), |index| sums.run(index));
 }
 
-/// [`backward_input`], [`backward_weight`] and [`backward_bias`], those that are wanted, in one parallel region.
+/// `d_x = d_y W` or `d_x += d_y W`, [`backward_weight`] and, where it is wanted, [`backward_bias`], in one parallel region.
 ///
 /// Numbers, Panics, Source: as those.
 pub fn backward(
@@ -81,17 +80,17 @@ pub fn backward(
     d_y: &[f32],
     (x, weight): (&[f32], &[f32]),
     out: usize,
-    d_x: &mut [f32],
+    (onto, d_x): (Onto, &mut [f32]),
     d_weight: &mut [f32],
     d_bias: Option<&mut [f32]>,
 ) {
     let (n, inputs) = sizes(d_y.len(), weight.len(), out);
     assert!(d_bias.as_ref().is_none_or(|d_bias| d_bias.len() == out), "bias of a layer with {out} outputs");
     let (d_y_view, x, weight) = (View::new(d_y, n, out), View::new(x, n, inputs), View::new(weight, out, inputs));
-    let product = |a, b, c| Product { onto: Onto::Overwrite, scale: 1.0, a, b, c };
+    let product = |onto, a, b, c| Product { onto, row: None, scale: 1.0, a, b, c };
     let products = [
-        product(d_y_view, weight, ViewMut::new(d_x, n, inputs)),
-        product(d_y_view.t(), x, ViewMut::new(d_weight, out, inputs)),
+        product(onto, d_y_view, weight, ViewMut::new(d_x, n, inputs)),
+        product(Onto::Overwrite, d_y_view.t(), x, ViewMut::new(d_weight, out, inputs)),
     ];
     let sums = d_bias.map(|d_bias| BiasSums::new(exec, d_y, d_bias));
     let tasks = sums.as_ref().map_or(0, BiasSums::tasks);
@@ -226,8 +225,11 @@ mod tests {
                 let mut together = [d_x.clone(), d_w.clone(), d_b.clone()];
                 together.iter_mut().for_each(|d| d.fill(f32::NAN));
                 let [joint_x, joint_w, joint_b] = &mut together;
-                backward(exec, &d, (&x, &w), out, joint_x, joint_w, Some(joint_b));
+                backward(exec, &d, (&x, &w), out, (Onto::Overwrite, joint_x), joint_w, Some(joint_b));
                 assert!(together == [&d_x, &d_w, &d_b].map(Clone::clone), "{exec:?}");
+                let mut onto_one = vec![1.0; n * inputs];
+                backward(exec, &d, (&x, &w), out, (Onto::Add, &mut onto_one), &mut together[1], None);
+                assert!(onto_one.iter().zip(&d_x).all(|(sum, d)| (sum - 1.0 - d).abs() <= 1e-5 * (1.0 + d.abs())));
                 vec![y, d_x, d_w, d_b]
             };
             let (d_x, d_w, d_b) = reference::backward(&wide(&d), &wide(&x), &wide(&w), out);

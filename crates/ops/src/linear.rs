@@ -4,6 +4,7 @@ use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, s
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use cavy_kernels::linear;
+use cavy_kernels::matmul::Onto;
 
 /// `y = x W^T + b`.
 ///
@@ -44,7 +45,7 @@ fn backward(d_y: &FlexTensor, (x, weight): Saved, bias_wanted: bool) -> [Option<
         let (d_x_data, d_weight_data) = (slice_mut(&mut d_x), slice_mut(&mut d_weight));
         let operands = (slice(x), slice(weight));
         let d_bias_data = d_bias.as_mut().map(slice_mut);
-        linear::backward(exec(), slice(d_y), operands, out, d_x_data, d_weight_data, d_bias_data);
+        linear::backward(exec(), slice(d_y), operands, out, (Onto::Overwrite, d_x_data), d_weight_data, d_bias_data);
         return [Some(d_x), Some(d_weight), d_bias];
     }
     let d_bias = filled_if(bias_wanted, [out], |d_b| linear::backward_bias(exec(), slice(d_y), d_b));

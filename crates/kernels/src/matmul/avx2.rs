@@ -48,7 +48,7 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
 }
 
 /// `c = scale * a b` or `c += scale * a b`. The shapes agree and the machine has AVX2 and FMA: the caller checked.
-pub(super) fn matmul(exec: Exec, onto: Onto<'_>, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+pub(super) fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
     let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
     let c_stride = c.shape.row_stride;
     let c = SharedMut::new(c.data);

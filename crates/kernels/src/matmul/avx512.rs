@@ -12,10 +12,9 @@ use super::{Onto, Product, Shape, View};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_store_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_store_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::cell::RefCell;
 use std::ops::Range;
@@ -140,7 +139,8 @@ pub(super) fn matmuls<const K: usize>(
 
 /// A product, cut into tasks.
 struct Cut<'a> {
-    onto: Onto<'a>,
+    onto: Onto,
+    row: Option<&'a [f32]>,
     scale: f32,
     a: View<'a>,
     b: View<'a>,
@@ -160,11 +160,11 @@ struct Operand {
 
 impl<'a> Cut<'a> {
     fn new(threads: usize, product: Product<'a>) -> Self {
-        let Product { onto, scale, a, b, c } = product;
+        let Product { onto, row, scale, a, b, c } = product;
         let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
         let plan = Plan::new(threads, m, k, n);
         let number = (plan.rows < m).then(|| PRODUCTS.fetch_add(1, Ordering::Relaxed));
-        Self { onto, scale, a, b, stride: c.shape.row_stride, c: SharedMut::new(c.data), plan, number }
+        Self { onto, row, scale, a, b, stride: c.shape.row_stride, c: SharedMut::new(c.data), plan, number }
     }
 
     fn row_tasks(&self) -> usize {
@@ -202,7 +202,6 @@ impl<'a> Cut<'a> {
         let group = (GROUP / (height * most)).max(1) * height;
         let a_in_place = self.near(a.shape.row_stride, a.shape.col_stride);
         let b_in_place = self.near(b.shape.col_stride, b.shape.row_stride);
-        let bias = if let Onto::Row(row) = self.onto { Some(row) } else { None };
         for p in (0..k).step_by(most) {
             let kc = most.min(k - p);
             let panel = room(&mut panels.b, if b_in_place { 0 } else { cols.len().next_multiple_of(NR) * kc });
@@ -240,7 +239,7 @@ impl<'a> Cut<'a> {
                         last: lanes_below(width - (width - 1) / LANES * LANES),
                         add: p > 0 || self.onto == Onto::Add,
                         scale: self.scale,
-                        bias: bias.filter(|_| p == 0).map(|bias| bias.as_ptr().wrapping_add(j)),
+                        row: self.row.filter(|_| p == 0).map(|row| row.as_ptr().wrapping_add(j)),
                     };
                     // SAFETY: the operands hold `kc` steps of this tile, which belongs to this task alone.
                     unsafe { multiply(count, width.div_ceil(LANES), kc, operand, b, out) };
@@ -260,7 +259,7 @@ struct Out {
     add: bool,
     scale: f32,
     /// What is added to each row.
-    bias: Option<*const f32>,
+    row: Option<*const f32>,
 }
 
 fn lanes_below(count: usize) -> __mmask16 {
@@ -330,15 +329,15 @@ unsafe fn tile<const R: usize, const V: usize>(steps: usize, a: Operand, b: Oper
         let scale = _mm512_set1_ps(out.scale);
         for v in 0..V {
             let mask = if v + 1 < V { __mmask16::MAX } else { out.last };
-            let bias = match out.bias {
-                Some(bias) => _mm512_maskz_loadu_ps(mask, bias.add(v * LANES)),
+            let row = match out.row {
+                Some(row) => _mm512_maskz_loadu_ps(mask, row.add(v * LANES)),
                 None => _mm512_set1_ps(-0.0),
             };
             for r in 0..R {
                 let at = out.start.add(r * out.stride + v * LANES);
-                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { bias };
+                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
                 let sum = _mm512_fmadd_ps(sums[r][v], scale, before);
-                _mm512_mask_storeu_ps(at, mask, if out.add { _mm512_add_ps(sum, bias) } else { sum });
+                _mm512_mask_storeu_ps(at, mask, sum);
             }
         }
     }

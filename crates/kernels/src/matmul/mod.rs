@@ -126,21 +126,21 @@ impl<'a> ViewMut<'a> {
 }
 
 /// What a product is added to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Onto<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
     /// `C = A B`; the old values are never read.
     Overwrite,
     /// `C += A B`.
     Add,
-    /// `C = A B` with this row added to each row; the old values are never read.
-    Row(&'a [f32]),
 }
 
 /// One of several products.
 #[derive(Debug)]
 pub struct Product<'a> {
     /// What it is added to.
-    pub onto: Onto<'a>,
+    pub onto: Onto,
+    /// What is added to each row of it besides, such as a layer's bias.
+    pub row: Option<&'a [f32]>,
     /// Its factor.
     pub scale: f32,
     /// `(m, k)`.
@@ -155,35 +155,35 @@ impl Product<'_> {
     fn assert_fits(&self) {
         let (a, b, c) = (self.a.shape, self.b.shape, self.c.shape);
         assert!(b.rows == a.cols && c.rows == a.rows && c.cols == b.cols, "{a:?} x {b:?} -> {c:?}");
-        if let Onto::Row(row) = self.onto {
-            assert_eq!(row.len(), c.cols, "a row for {c:?}");
-        }
+        assert!(self.row.is_none_or(|row| row.len() == c.cols), "a row for {c:?}");
+        assert!(self.row.is_none() || self.onto == Onto::Overwrite, "a row is added to a product alone");
     }
 }
 
-/// `C = scale * A B`, `C += scale * A B` or `C = scale * A B + row`.
+/// `C = scale * A B` or `C += scale * A B`.
 ///
 /// Shapes: `a` is `(m, k)`, `b` is `(k, n)`, `c` is `(m, n)`.
 /// Numbers: f32 sums in the order of the path's blocking, which depends on the shapes alone.
 /// Law: the same bits for any number of threads.
 ///
 /// Panics: if the shapes disagree.
-pub fn matmul(exec: Exec, onto: Onto<'_>, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
-    matmuls(exec, [Product { onto, scale, a, b, c }], 0, |_| ());
+pub fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+    matmuls(exec, [Product { onto, row: None, scale, a, b, c }], 0, |_| ());
 }
 
 /// Several products and then `task(0)`, ..., `task(tasks - 1)`, where it can be in one parallel region: what a small
 /// layer's backward pass computes is short beside the wait at the end of a region.
 ///
-/// Numbers, Law, Panics: as [`matmul`].
+/// Numbers, Law: as [`matmul`].
+/// Panics: as [`matmul`], and on a row of another length, or one for a product that is added to something.
 pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: usize, task: impl Fn(usize) + Sync) {
     products.iter().for_each(Product::assert_fits);
     #[cfg(target_arch = "x86_64")]
     if exec.isa() == Isa::Avx512 && products.iter().all(|product| product.a.shape.cols > 0) {
         return avx512::matmuls(exec, products, tasks, task);
     }
-    for Product { mut onto, scale, a, b, mut c } in products {
-        if let Onto::Row(row) = onto {
+    for Product { mut onto, row, scale, a, b, mut c } in products {
+        if let Some(row) = row {
             fill_rows(exec, row, &mut c);
             onto = Onto::Add;
         }
@@ -211,7 +211,7 @@ fn fill_rows(exec: Exec, row: &[f32], c: &mut ViewMut<'_>) {
 }
 
 /// The product by the `gemm` crate, whose own choice of instruction set follows the machine.
-fn through_gemm(exec: Exec, onto: Onto<'_>, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+fn through_gemm(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
     let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
     let pieces = (2 * m * n * k / TASK_FLOPS).clamp(1, MAX_TASKS);
     let by_rows = m > n;
@@ -258,7 +258,7 @@ fn through_gemm(exec: Exec, onto: Onto<'_>, scale: f32, a: View<'_>, b: View<'_>
 }
 
 /// The product in plain Rust: one row of `C` at a time, sixteen columns of sums at a time.
-fn portable(exec: Exec, onto: Onto<'_>, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+fn portable(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
     const TILE: usize = 16;
     let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
     let stride = c.shape.row_stride;
@@ -307,19 +307,17 @@ mod tests {
             for isa in Isa::available() {
                 let mut bits: Option<Vec<u32>> = None;
                 for threads in [1, 2, 3] {
-                    for onto in [Onto::Overwrite, Onto::Add, Onto::Row(&row)] {
+                    for (onto, row) in [(Onto::Overwrite, None), (Onto::Add, None), (Onto::Overwrite, Some(&row[..]))] {
                         let start = if onto == Onto::Add { 0.25 } else { f32::NAN };
                         // One column of padding, which must stay as it is.
                         let mut c = vec![start; m * (n + 1)];
                         let out = ViewMut::strided(&mut c, m, n, n + 1);
-                        matmul(Exec::new(threads).with_isa(isa), onto, 0.5, a, b, out);
+                        let exec = Exec::new(threads).with_isa(isa);
+                        matmuls(exec, [Product { onto, row, scale: 0.5, a, b, c: out }], 0, |_| ());
                         for (index, expected) in expected.iter().enumerate() {
                             let found = f64::from(c[index / n * (n + 1) + index % n]);
-                            let before = match onto {
-                                Onto::Overwrite => 0.0,
-                                Onto::Add => 0.25,
-                                Onto::Row(row) => f64::from(row[index % n]),
-                            };
+                            let before = row.map_or(0.0, |row| f64::from(row[index % n]));
+                            let before = before + if onto == Onto::Add { 0.25 } else { 0.0 };
                             let gap = (found - expected - before).abs();
                             let bound = 2e-6 * (1.0 + k as f64).sqrt();
                             assert!(gap <= bound, "{m}x{k}x{n} {layout} {isa:?} {onto:?}: {found} {expected}");
