@@ -1,7 +1,9 @@
-//! Speed of the kernels at GPT-2's sizes, on one thread and on two: GB/s of the bytes a kernel must read and write.
+//! Speed of the kernels at GPT-2's sizes, on one thread and on two: GB/s of the bytes a kernel must read and write, and
+//! of products, attention and the output head G items a second, where an item is a floating-point operation.
 //!
-//! `copy` and `triad` are the machine's memory bandwidth, the limit of everything here: rows whose arrays do not fit
-//! into the caches cannot be faster. Each kernel is compared with its reference: a wrong one panics and has no row.
+//! `copy` and `triad` are the machine's memory bandwidth, the limit of the former: rows whose arrays do not fit into the
+//! caches cannot be faster. `multiply_add` is the rate of multiply-adds on registers, the limit of the latter. Each
+//! kernel is compared with its reference: a wrong one panics and has no row.
 //!
 //! Run `cargo bench -p cavy-kernels`, or `cargo bench -p cavy-kernels -- gelu` for some rows.
 
@@ -12,7 +14,7 @@ use cavy_kernels::gelu::{self, Gelu};
 use cavy_kernels::parallel::for_each_chunk;
 use cavy_kernels::{Exec, dropout, embedding, grad_norm, layer_norm, rms_norm, rope, swiglu};
 use divan::Bencher;
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
 use std::hint::black_box;
 
 /// Tokens of a step.
@@ -81,6 +83,147 @@ mod memory {
         time(bencher, 2 * N * D, || {
             for_each_chunk(Exec::new(threads), &mut y, 1 << 14, |i, y| y.copy_from_slice(&x[i << 14..][..y.len()]));
         });
+    }
+}
+
+/// What is made of products: floating-point operations a second.
+mod products {
+    use super::*;
+    use cavy_kernels::attention::{self, Attention, Heads};
+    use cavy_kernels::head::{self, HeadInput};
+    use cavy_kernels::matmul::{Onto, View, ViewMut, matmul};
+    use cavy_kernels::parallel::for_each;
+    use cavy_kernels::segments::Segments;
+    use cavy_kernels::simd::{Kernel, Simd, dispatch};
+
+    /// Multiply-adds of twelve independent vectors.
+    struct MultiplyAdd(usize);
+
+    impl Kernel for MultiplyAdd {
+        type Output = f32;
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> f32 {
+            let (factor, summand) = (black_box(0.999), black_box(0.001));
+            let mut sums = [[1.0_f32; 16]; 12];
+            for _ in 0..self.0 {
+                for x in sums.as_flattened_mut() {
+                    *x = simd.mul_add(*x, factor, summand);
+                }
+            }
+            sums.as_flattened().iter().sum()
+        }
+    }
+
+    #[divan::bench(args = THREADS)]
+    fn multiply_add(bencher: Bencher<'_, '_>, threads: usize) {
+        let (exec, turns) = (Exec::new(threads), 1 << 16);
+        bencher.counter(ItemsCount::new(threads * turns * 2 * 12 * 16)).bench_local(|| {
+            for_each(exec, threads, |_| {
+                black_box(dispatch(exec, MultiplyAdd(turns)));
+            });
+        });
+    }
+
+    /// `C = A B` with `m x k` and `k x n`, each as it is or transposed.
+    #[derive(Clone, Copy, Debug)]
+    struct Case(usize, usize, usize, &'static str);
+
+    impl std::fmt::Display for Case {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{} x {} x {}, {}", self.0, self.1, self.2, self.3)
+        }
+    }
+
+    /// A layer's `y = x W^T`, `d_x = d_y W` and `d_W = d_y^T x`: of GPT-2, of its head, and of a model 128 wide.
+    const CASES: [Case; 15] = [
+        Case(N, D, 3 * D, "a bt"),
+        Case(N, 3 * D, D, "a b"),
+        Case(3 * D, N, D, "at b"),
+        Case(N, D, F, "a bt"),
+        Case(N, F, D, "a b"),
+        Case(F, N, D, "at b"),
+        Case(256, D, V, "a bt"),
+        Case(256, V, D, "a b"),
+        Case(V, 256, D, "at b"),
+        Case(768, 128, 384, "a bt"),
+        Case(768, 384, 128, "a b"),
+        Case(384, 768, 128, "at b"),
+        Case(768, 128, 65, "a bt"),
+        Case(768, 65, 128, "a b"),
+        Case(65, 768, 128, "at b"),
+    ];
+
+    #[divan::bench(args = CASES, consts = THREADS, min_time = 0.2, sample_count = 10)]
+    fn product<const THREADS: usize>(bencher: Bencher<'_, '_>, case: Case) {
+        let Case(m, k, n, layout) = case;
+        let (a, b, mut c) = (values(m * k), values(k * n), vec![0.0; m * n]);
+        let a = if layout.contains("at") { View::new(&a, k, m).t() } else { View::new(&a, m, k) };
+        let b = if layout.contains("bt") { View::new(&b, n, k).t() } else { View::new(&b, k, n) };
+        bencher.counter(ItemsCount::new(2 * m * k * n)).bench_local(|| {
+            matmul(Exec::new(THREADS), Onto::Overwrite, 1.0, a, b, ViewMut::new(&mut c, m, n));
+        });
+        for index in [0, m * n / 2, m * n - 1] {
+            let terms = (0..k).map(|p| f64::from(a.at(index / n, p)) * f64::from(b.at(p, index % n)));
+            let (want, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            assert!((f64::from(c[index]) - want).abs() <= 1e-6 * size, "{case}: {} is not {want}", c[index]);
+        }
+    }
+
+    /// Sequences, tokens of each, heads and their size: of GPT-2 and of a model 128 wide.
+    const ATTENTION: [[usize; 4]; 2] = [[4, 256, 12, 64], [12, 64, 4, 32]];
+
+    fn attend(bencher: Bencher<'_, '_>, threads: usize, [count, len, heads, dim]: [usize; 4], backward: bool) {
+        let (exec, segments) = (Exec::new(threads), Segments::uniform(count, len));
+        let (n, heads) = (count * len, Heads::new(heads, heads, dim).expect("heads"));
+        let scale = 1.0 / (dim as f32).sqrt();
+        let spec = Attention { heads, segments: &segments, window: None, scale, dropout: 0.0, dropout_key: 0 };
+        let qkv = values(n * heads.packed_width());
+        let (mut out, mut lse) = (vec![0.0; n * heads.width()], vec![0.0; n * heads.query()]);
+        attention::forward(exec, &spec, &qkv, &mut out, &mut lse);
+        assert_near(&out, &attention::reference::forward(&spec, &first(&qkv, qkv.len())));
+        // Two products forward, five backward, of the pairs of tokens that see each other.
+        let flops = 4 * heads.width() * count * len * (len + 1) / 2;
+        if !backward {
+            let bencher = bencher.counter(ItemsCount::new(flops));
+            return bencher.bench_local(|| attention::forward(exec, &spec, &qkv, &mut out, &mut lse));
+        }
+        let (d_out, mut d_qkv) = (values(out.len()), vec![0.0; qkv.len()]);
+        attention::backward(exec, &spec, &d_out, &qkv, &out, &lse, &mut d_qkv);
+        let want = attention::reference::backward(&spec, &first(&d_out, d_out.len()), &first(&qkv, qkv.len()));
+        let size = want.iter().fold(1.0_f64, |size, x| size.max(x.abs()));
+        let near = d_qkv.iter().zip(&want).all(|(got, want)| (f64::from(*got) - want).abs() <= 1e-5 * size);
+        assert!(near, "gradients of attention");
+        bencher.counter(ItemsCount::new(flops / 2 * 5)).bench_local(|| {
+            attention::backward(exec, &spec, &d_out, &qkv, &out, &lse, &mut d_qkv);
+        });
+    }
+
+    #[divan::bench(args = ATTENTION, consts = THREADS)]
+    fn attention_forward<const THREADS: usize>(bencher: Bencher<'_, '_>, sizes: [usize; 4]) {
+        attend(bencher, THREADS, sizes, false);
+    }
+
+    #[divan::bench(args = ATTENTION, consts = THREADS)]
+    fn attention_backward<const THREADS: usize>(bencher: Bencher<'_, '_>, sizes: [usize; 4]) {
+        attend(bencher, THREADS, sizes, true);
+    }
+
+    /// Tokens, width, vocabulary: some of GPT-2's, and of a model of characters.
+    const HEADS: [[usize; 3]; 2] = [[333, D, V], [768, 128, 65]];
+
+    #[divan::bench(args = HEADS, consts = THREADS, sample_count = 5)]
+    fn cross_entropy<const THREADS: usize>(bencher: Bencher<'_, '_>, [n, dim, vocab]: [usize; 3]) {
+        let (hidden, weight) = (values(n * dim), values(vocab * dim).iter().map(|w| w / 20.0).collect::<Vec<_>>());
+        let targets: Vec<u32> = (0..n).map(|i| (i * 7919 % vocab) as u32).collect();
+        let input = HeadInput { hidden: &hidden, weight: &weight, targets: &targets };
+        let (weights, mut logprobs) = (vec![1.0 / n as f32; n], vec![0.0; n]);
+        let (mut d_hidden, mut d_weight) = (vec![0.0; n * dim], vec![0.0; vocab * dim]);
+        bencher.counter(ItemsCount::new(6 * n * dim * vocab)).bench_local(|| {
+            let (d_hidden, d_weight) = (Some(&mut d_hidden[..]), Some(&mut d_weight[..]));
+            head::cross_entropy(Exec::new(THREADS), &input, &weights, &mut logprobs, d_hidden, d_weight);
+        });
+        let weight = first(&weight, weight.len());
+        assert_near(&logprobs, &head::reference::token_logprobs(&first(&hidden, 2 * dim), &weight, &targets[..2]).0);
     }
 }
 

@@ -4,11 +4,13 @@
 //!
 //! Shapes: `x` is `(N, in)`, `W` `(out, in)`, `b` `(out)`, `y` `(N, out)`, all row-major.
 //! Source: any textbook; the layout of `W` is PyTorch's `nn.Linear`.
+#![expect(unsafe_code, reason = "the sums of a bias gradient are tasks of the region that forms the others")]
 
 use crate::exec::Exec;
-use crate::matmul::{Onto, View, ViewMut, matmul};
+use crate::matmul::{Onto, Product, View, ViewMut, matmul, matmuls};
 use crate::packed::linear::{are_few, few_rows};
-use crate::parallel::for_each_chunk;
+use crate::parallel::{SharedMut, for_each, for_each_chunk};
+use crate::simd::{Kernel, Simd, dispatch};
 
 /// Columns of a bias gradient that one task sums.
 const BIAS_COLUMNS: usize = 64;
@@ -26,9 +28,8 @@ pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out:
         assert_eq!(x.len(), n * inputs, "{n} rows of {inputs}");
         return few_rows(exec, x, weight, bias, out, y);
     }
-    let onto = begin_with_bias(exec, bias, out, y);
-    let weight = View::new(weight, out, inputs).t();
-    matmul(exec, onto, 1.0, View::new(x, n, inputs), weight, ViewMut::new(y, n, out));
+    let (a, b, c) = (View::new(x, n, inputs), View::new(weight, out, inputs).t(), ViewMut::new(y, n, out));
+    matmuls(exec, [Product { onto: Onto::Overwrite, row: bias, scale: 1.0, a, b, c }], 0, |_| ());
 }
 
 /// Makes each row of `y` the bias, where there is one. Returns what a product does with what `y` holds then.
@@ -74,15 +75,85 @@ pub fn backward_weight(exec: Exec, d_y: &[f32], x: &[f32], out: usize, d_weight:
 /// Panics: if `d_y` does not hold whole rows.
 /// Source: see the file's head.
 pub fn backward_bias(exec: Exec, d_y: &[f32], d_bias: &mut [f32]) {
-    let out = d_bias.len();
-    assert!(out > 0 && d_y.len().is_multiple_of(out), "{} elements in rows of {out}", d_y.len());
-    for_each_chunk(exec, d_bias, BIAS_COLUMNS, |index, d_bias| {
-        d_bias.fill(0.0);
-        for row in d_y.chunks(out) {
-            let row = &row[index * BIAS_COLUMNS..][..d_bias.len()];
-            d_bias.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+    let sums = BiasSums::new(exec, d_y, d_bias);
+    for_each(exec, sums.tasks(), |index| sums.run(index));
+}
+
+/// `d_x = d_y W` or `d_x += d_y W`, [`backward_weight`] and, where it is wanted, [`backward_bias`], in one parallel region.
+///
+/// Numbers, Panics, Source: as those.
+pub fn backward(
+    exec: Exec,
+    d_y: &[f32],
+    (x, weight): (&[f32], &[f32]),
+    out: usize,
+    (onto, d_x): (Onto, &mut [f32]),
+    d_weight: &mut [f32],
+    d_bias: Option<&mut [f32]>,
+) {
+    let (n, inputs) = sizes(d_y.len(), weight.len(), out);
+    assert!(d_bias.as_ref().is_none_or(|d_bias| d_bias.len() == out), "bias of a layer with {out} outputs");
+    let (d_y_view, x, weight) = (View::new(d_y, n, out), View::new(x, n, inputs), View::new(weight, out, inputs));
+    let product = |onto, a, b, c| Product { onto, row: None, scale: 1.0, a, b, c };
+    let products = [
+        product(onto, d_y_view, weight, ViewMut::new(d_x, n, inputs)),
+        product(Onto::Overwrite, d_y_view.t(), x, ViewMut::new(d_weight, out, inputs)),
+    ];
+    let sums = d_bias.map(|d_bias| BiasSums::new(exec, d_y, d_bias));
+    let tasks = sums.as_ref().map_or(0, BiasSums::tasks);
+    matmuls(exec, products, tasks, |index| sums.iter().for_each(|sums| sums.run(index)));
+}
+
+/// Sums over the rows of `d_y`, some columns a task.
+struct BiasSums<'a> {
+    exec: Exec,
+    d_y: &'a [f32],
+    out: usize,
+    d_bias: SharedMut<'a, f32>,
+}
+
+impl<'a> BiasSums<'a> {
+    fn new(exec: Exec, d_y: &'a [f32], d_bias: &'a mut [f32]) -> Self {
+        let out = d_bias.len();
+        assert!(out > 0 && d_y.len().is_multiple_of(out), "{} elements in rows of {out}", d_y.len());
+        Self { exec, d_y, out, d_bias: SharedMut::new(d_bias) }
+    }
+
+    fn tasks(&self) -> usize {
+        self.out.div_ceil(BIAS_COLUMNS)
+    }
+
+    fn run(&self, index: usize) {
+        let (d_y, out, first) = (self.d_y, self.out, index * BIAS_COLUMNS);
+        // SAFETY: the columns of different tasks do not overlap, and each runs once.
+        let d_bias = unsafe { self.d_bias.slice(first, BIAS_COLUMNS.min(out - first)) };
+        dispatch(self.exec, ColumnSums { d_y, out, first, d_bias });
+    }
+}
+
+/// The sums of columns `first..` of rows of `out`.
+struct ColumnSums<'a> {
+    d_y: &'a [f32],
+    out: usize,
+    first: usize,
+    d_bias: &'a mut [f32],
+}
+
+impl Kernel for ColumnSums<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { d_y, out, first, d_bias } = self;
+        let mut sums = [0.0_f32; BIAS_COLUMNS];
+        for row in d_y.chunks_exact(out) {
+            // Whole chunks of a known length, so that the sums stay in registers.
+            match row[first..].first_chunk::<BIAS_COLUMNS>() {
+                Some(row) => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
+                None => sums.iter_mut().zip(&row[first..]).for_each(|(sum, x)| *sum += x),
+            }
         }
-    });
+        d_bias.copy_from_slice(&sums[..d_bias.len()]);
+    }
 }
 
 /// Rows and inputs of a layer whose result has `results` elements.
@@ -158,6 +229,14 @@ mod tests {
                 backward_input(exec, &d, &w, out, &mut d_x);
                 backward_weight(exec, &d, &x, out, &mut d_w);
                 backward_bias(exec, &d, &mut d_b);
+                let mut together = [d_x.clone(), d_w.clone(), d_b.clone()];
+                together.iter_mut().for_each(|d| d.fill(f32::NAN));
+                let [joint_x, joint_w, joint_b] = &mut together;
+                backward(exec, &d, (&x, &w), out, (Onto::Overwrite, joint_x), joint_w, Some(joint_b));
+                assert!(together == [&d_x, &d_w, &d_b].map(Clone::clone), "{exec:?}");
+                let mut onto_one = vec![1.0; n * inputs];
+                backward(exec, &d, (&x, &w), out, (Onto::Add, &mut onto_one), &mut together[1], None);
+                assert!(onto_one.iter().zip(&d_x).all(|(sum, d)| (sum - 1.0 - d).abs() <= 1e-5 * (1.0 + d.abs())));
                 vec![y, d_x, d_w, d_b]
             };
             let (d_x, d_w, d_b) = reference::backward(&wide(&d), &wide(&x), &wide(&w), out);

@@ -1,6 +1,6 @@
 //! The linear layer.
 
-use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice};
+use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice, slice_mut};
 use crate::shared::{SharedInput, add_to};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
@@ -48,8 +48,19 @@ fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<&FlexTensor>, tracked
 }
 
 impl Linear {
-    fn run_back(&self, d_y: &FlexTensor, (x, weight): Saved) -> [Option<FlexTensor>; 2] {
+    fn run_back(&self, d_y: &FlexTensor, (x, weight): Saved, bias_wanted: bool) -> [Option<FlexTensor>; 3] {
         let [n, out] = dims(d_y);
+        if let (None, Some(x), Some(weight)) = (&self.0, &x, &weight) {
+            let [_, inputs] = dims(weight);
+            let (mut d_x, mut d_weight) = (filled([n, inputs], |_| ()), filled([out, inputs], |_| ()));
+            let mut d_bias = filled_if(bias_wanted, [out], |_| ());
+            let (d_x_data, d_weight_data) = (slice_mut(&mut d_x), slice_mut(&mut d_weight));
+            let operands = (slice(x), slice(weight));
+            let d_bias_data = d_bias.as_mut().map(slice_mut);
+            linear::backward(exec(), slice(d_y), operands, out, d_x_data, d_weight_data, d_bias_data);
+            return [Some(d_x), Some(d_weight), d_bias];
+        }
+        let d_bias = filled_if(bias_wanted, [out], |d_b| linear::backward_bias(exec(), slice(d_y), d_b));
         let d_x = weight.and_then(|weight| {
             let [_, inputs] = dims(&weight);
             add_to(self.0.as_ref(), [n, inputs], |onto, d_x| {
@@ -60,7 +71,7 @@ impl Linear {
             let [_, inputs] = dims(&x);
             filled([out, inputs], |d_w| linear::backward_weight(exec(), slice(d_y), slice(&x), out, d_w))
         });
-        [d_x, d_weight]
+        [d_x, d_weight, d_bias]
     }
 }
 
@@ -70,7 +81,8 @@ impl CpuOp<2> for Linear {
         forward(x, weight, None, tracked)
     }
     fn backward(self, d_y: FlexTensor, saved: Saved, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        self.run_back(&d_y, saved)
+        let [d_x, d_weight, _] = self.run_back(&d_y, saved, false);
+        [d_x, d_weight]
     }
 }
 
@@ -80,9 +92,6 @@ impl CpuOp<3> for Linear {
         forward(x, weight, Some(&bias), [tracked[0], tracked[1]])
     }
     fn backward(self, d_y: FlexTensor, saved: Saved, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let [_, out] = dims::<2>(&d_y);
-        let d_bias = filled_if(wanted[2], [out], |d_b| linear::backward_bias(exec(), slice(&d_y), d_b));
-        let [d_x, d_weight] = self.run_back(&d_y, saved);
-        [d_x, d_weight, d_bias]
+        self.run_back(&d_y, saved, wanted[2])
     }
 }

@@ -1,6 +1,6 @@
 //! Matrix products `C = A B` or `C += A B` over strided views.
 //!
-//! With AVX2 the product is our own (`avx2.rs`), elsewhere it is the `gemm` crate's.
+//! With AVX-512 and AVX2 the product is our own (`avx512.rs`, `avx2.rs`), elsewhere it is the `gemm` crate's.
 //!
 //! Source of the blocked algorithm behind both: Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>.
@@ -8,8 +8,11 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use crate::exec::{Exec, Isa};
+use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::{SharedMut, for_each};
 
 /// Fewest floating-point operations worth a task of their own.
@@ -122,7 +125,7 @@ impl<'a> ViewMut<'a> {
     }
 }
 
-/// What happens to the values the result already holds.
+/// What a product is added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Onto {
     /// `C = A B`; the old values are never read.
@@ -131,31 +134,80 @@ pub enum Onto {
     Add,
 }
 
+/// One of several products.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// What it is added to.
+    pub onto: Onto,
+    /// What is added to each row of it besides, such as a layer's bias.
+    pub row: Option<&'a [f32]>,
+    /// Its factor.
+    pub scale: f32,
+    /// `(m, k)`.
+    pub a: View<'a>,
+    /// `(k, n)`.
+    pub b: View<'a>,
+    /// The result, `(m, n)`.
+    pub c: ViewMut<'a>,
+}
+
+impl Product<'_> {
+    fn assert_fits(&self) {
+        let (a, b, c) = (self.a.shape, self.b.shape, self.c.shape);
+        assert!(b.rows == a.cols && c.rows == a.rows && c.cols == b.cols, "{a:?} x {b:?} -> {c:?}");
+        assert!(self.row.is_none_or(|row| row.len() == c.cols), "a row for {c:?}");
+        assert!(self.row.is_none() || self.onto == Onto::Overwrite, "a row is added to a product alone");
+    }
+}
+
 /// `C = scale * A B` or `C += scale * A B`.
 ///
 /// Shapes: `a` is `(m, k)`, `b` is `(k, n)`, `c` is `(m, n)`.
-/// Numbers: f32 sums in the order of `gemm`'s blocking, which depends on the shapes alone.
-/// Law: the same bits for any number of threads, since the larger side of `c` is split by shape.
+/// Numbers: f32 sums in the order of the path's blocking, which depends on the shapes alone.
+/// Law: the same bits for any number of threads.
 ///
 /// Panics: if the shapes disagree.
 pub fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
-    let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
-    assert!(
-        b.shape.rows == k && c.shape.rows == m && c.shape.cols == n,
-        "{:?} x {:?} -> {:?}",
-        a.shape,
-        b.shape,
-        c.shape
-    );
-    if m == 0 || n == 0 {
-        return;
+    matmuls(exec, [Product { onto, row: None, scale, a, b, c }], 0, |_| ());
+}
+
+/// Several products and then `task(0)`, ..., `task(tasks - 1)`, where it can be in one parallel region: what a small
+/// layer's backward pass computes is short beside the wait at the end of a region.
+///
+/// Numbers, Law: as [`matmul`].
+/// Panics: as [`matmul`], and on a row of another length, or one for a product that is added to something.
+pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: usize, task: impl Fn(usize) + Sync) {
+    products.iter().for_each(Product::assert_fits);
+    #[cfg(target_arch = "x86_64")]
+    if exec.isa() == Isa::Avx512 && products.iter().all(|product| product.a.shape.cols > 0) {
+        return avx512::matmuls(exec, products, tasks, task);
     }
-    match exec.isa() {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if k > 0 => avx2::matmul(exec, onto, scale, a, b, c),
-        Isa::Portable if k > 0 => portable(exec, onto, scale, a, b, c),
-        _ => through_gemm(exec, onto, scale, a, b, c),
+    for Product { mut onto, row, scale, a, b, mut c } in products {
+        if let Some(row) = row {
+            fill_rows(exec, row, &mut c);
+            onto = Onto::Add;
+        }
+        match exec.isa() {
+            _ if c.shape.rows == 0 || c.shape.cols == 0 => (),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if a.shape.cols > 0 => avx2::matmul(exec, onto, scale, a, b, c),
+            Isa::Portable if a.shape.cols > 0 => portable(exec, onto, scale, a, b, c),
+            _ => through_gemm(exec, onto, scale, a, b, c),
+        }
     }
+    for_each(exec, tasks, task);
+}
+
+/// Makes each row of `c` a copy of `row`.
+fn fill_rows(exec: Exec, row: &[f32], c: &mut ViewMut<'_>) {
+    let (Shape { rows, row_stride, .. }, block) = (c.shape, TASK_ELEMENTS.div_ceil(row.len().max(1)));
+    let shared = SharedMut::new(c.data);
+    for_each(exec, rows.div_ceil(block), |index| {
+        for i in index * block..rows.min((index + 1) * block) {
+            // SAFETY: rows do not overlap, and each is one task's.
+            unsafe { shared.slice(i * row_stride, row.len()) }.copy_from_slice(row);
+        }
+    });
 }
 
 /// The product by the `gemm` crate, whose own choice of instruction set follows the machine.
@@ -247,7 +299,7 @@ mod tests {
 
     /// Runs every layout on every instruction set and thread count against the reference.
     fn check(m: usize, k: usize, n: usize) {
-        let (a, b) = (test_input(m * k, 1), test_input(k * n, 2));
+        let (a, b, row) = (test_input(m * k, 1), test_input(k * n, 2), test_input(n, 3));
         for layout in 0..4 {
             let a = if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&a, k, m).t() };
             let b = if layout & 2 == 0 { View::new(&b, k, n) } else { View::new(&b, n, k).t() };
@@ -255,26 +307,20 @@ mod tests {
             for isa in Isa::available() {
                 let mut bits: Option<Vec<u32>> = None;
                 for threads in [1, 2, 3] {
-                    for onto in [Onto::Overwrite, Onto::Add] {
+                    for (onto, row) in [(Onto::Overwrite, None), (Onto::Add, None), (Onto::Overwrite, Some(&row[..]))] {
                         let start = if onto == Onto::Add { 0.25 } else { f32::NAN };
                         // One column of padding, which must stay as it is.
                         let mut c = vec![start; m * (n + 1)];
-                        matmul(
-                            Exec::new(threads).with_isa(isa),
-                            onto,
-                            0.5,
-                            a,
-                            b,
-                            ViewMut::strided(&mut c, m, n, n + 1),
-                        );
+                        let out = ViewMut::strided(&mut c, m, n, n + 1);
+                        let exec = Exec::new(threads).with_isa(isa);
+                        matmuls(exec, [Product { onto, row, scale: 0.5, a, b, c: out }], 0, |_| ());
                         for (index, expected) in expected.iter().enumerate() {
                             let found = f64::from(c[index / n * (n + 1) + index % n]);
-                            let expected = expected + if onto == Onto::Add { 0.25 } else { 0.0 };
-                            let gap = (found - expected).abs();
-                            assert!(
-                                gap <= 2e-6 * (1.0 + k as f64).sqrt(),
-                                "{m}x{k}x{n} {layout} {isa:?}: {found} {expected}"
-                            );
+                            let before = row.map_or(0.0, |row| f64::from(row[index % n]));
+                            let before = before + if onto == Onto::Add { 0.25 } else { 0.0 };
+                            let gap = (found - expected - before).abs();
+                            let bound = 2e-6 * (1.0 + k as f64).sqrt();
+                            assert!(gap <= bound, "{m}x{k}x{n} {layout} {isa:?} {onto:?}: {found} {expected}");
                         }
                         assert!((0..m).all(|i| c[i * (n + 1) + n].to_bits() == start.to_bits()), "padding written");
                         if onto == Onto::Add {
@@ -303,6 +349,16 @@ mod tests {
         check(200, 300, 270);
         check(3, 600, 40);
         check(13, 20, 1600);
+        // Operands whose rows are too far apart to be read where they are, in parts of the shared dimension.
+        check(15, 520, 1100);
+        check(1100, 520, 17);
+    }
+
+    #[test]
+    fn products_equal_the_definition_in_register_tiles_of_any_height() {
+        for m in 1..=15 {
+            check(m, 9, 33);
+        }
     }
 
     #[test]

@@ -1,0 +1,498 @@
+//! The blocked product for AVX-512.
+//!
+//! A register tile of up to [`MR`] x [`NR`] sums takes 28 of the 32 registers, so that a step of the shared dimension
+//! loads 16 operands for 28 multiply-adds and either of them may come from the second-level cache. That leaves freedom
+//! above: a task owns a block of `C`, copies the block of `B` it needs into a panel of its own in its core's second-level
+//! cache, one strip of `A` after the other into the first, and shares nothing with other tasks, so a product is one
+//! parallel region. An operand whose elements already lie as the tile reads them, near each other, is not copied.
+//!
+//! Source: Goto and van de Geijn 2008.
+
+use super::{Onto, Product, Shape, View};
+use crate::exec::Exec;
+use crate::parallel::{SharedMut, for_each};
+use std::arch::x86_64::{
+    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_store_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Floats of a vector.
+const LANES: usize = 16;
+/// Most rows of a register tile.
+const MR: usize = 14;
+/// Most columns of a register tile: two vectors.
+const NR: usize = 2 * LANES;
+/// Floats of a panel of `B`: half of a second-level cache of 1 MB.
+const PANEL: usize = 1 << 17;
+/// Most columns of a block of `C`, where the shared dimension is long.
+const NC: usize = 256;
+/// Most of the shared dimension at a time: a strip of `A` stays in the first-level cache.
+const KC: usize = 512;
+/// Floats of the strips of `A` that are copied at a time.
+const GROUP: usize = 1 << 15;
+/// Floats from the first to the last that a tile reads of an operand which is not copied: they stay in the cache.
+const NEAR: usize = 1 << 18;
+/// Fewest floating-point operations worth a task of their own.
+const TASK_FLOPS: usize = 1 << 21;
+/// Most tasks of a thread.
+const TASKS_PER_THREAD: usize = 8;
+/// Copying an element of an operand, in multiply-adds of a row or column of results.
+const COPY: f32 = 5.0;
+
+/// Sixteen floats on one line of the cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
+
+/// Buffers of a thread, kept, so that a training run packs into the same memory at every step.
+struct Panels {
+    a: Vec<Line>,
+    b: Vec<Line>,
+    /// Which block of `B` the panel holds, if another task may want it: number of the product, column.
+    holds: Option<(u64, usize)>,
+}
+
+thread_local! {
+    static PANELS: RefCell<Panels> = const { RefCell::new(Panels { a: Vec::new(), b: Vec::new(), holds: None }) };
+}
+
+/// Products so far: tells one from another that lies at the same place.
+static PRODUCTS: AtomicU64 = AtomicU64::new(0);
+
+fn room(buffer: &mut Vec<Line>, floats: usize) -> *mut f32 {
+    let lines = floats.div_ceil(LANES) + 1;
+    if buffer.len() < lines {
+        buffer.resize(lines, Line([0.0; LANES]));
+    }
+    buffer.as_mut_ptr().cast()
+}
+
+/// How a product is cut. Results depend on `kc` alone, which depends on the shape alone; so tasks may follow the threads.
+struct Plan {
+    /// Of the shared dimension, multiplied before sums go back to memory.
+    kc: usize,
+    /// Columns and rows of a task.
+    cols: usize,
+    rows: usize,
+}
+
+impl Plan {
+    fn new(threads: usize, m: usize, k: usize, n: usize) -> Self {
+        if m == 0 || n == 0 {
+            return Self { kc: k, cols: NR, rows: MR };
+        }
+        let equal = |total: usize, parts: usize, unit: usize| total.div_ceil(parts.max(1)).next_multiple_of(unit);
+        // Few columns leave room for more of the shared dimension, a short shared dimension for more columns.
+        let most_k = (PANEL / n.next_multiple_of(NR).min(NC)).max(KC);
+        let kc = equal(k, k.div_ceil(most_k), 8);
+        let fewest_cols = n.div_ceil((PANEL / kc / NR * NR).max(NR));
+        let worth = (2 * m * n * k / TASK_FLOPS).clamp(1, TASKS_PER_THREAD * threads);
+        if threads == 1 || worth == 1 {
+            return Self { kc, cols: equal(n, fewest_cols, NR), rows: m };
+        }
+        let mut best = (f32::INFINITY, Self { kc, cols: n, rows: m });
+        for col_tasks in fewest_cols..=fewest_cols.max(worth) {
+            for row_tasks in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, worth] {
+                let (cols, rows) = (equal(n, col_tasks, NR), equal(m, row_tasks, MR));
+                let tasks = n.div_ceil(cols) * m.div_ceil(rows);
+                if tasks > worth.max(fewest_cols) && row_tasks > 1 {
+                    continue;
+                }
+                let rounds = tasks.div_ceil(threads);
+                // What one round computes, with the copying of operands; the end of a region waits for the last task.
+                let copies = 1.0 + COPY / rows as f32 + COPY / cols as f32;
+                let cost = (rounds * rows * cols) as f32 * copies * (1.0 + 0.1 / rounds as f32);
+                if cost < best.0 {
+                    best = (cost, Self { kc, cols, rows });
+                }
+            }
+        }
+        best.1
+    }
+}
+
+/// Several products, then `task(0)`, ..., `task(tasks - 1)`, in one region. The shapes agree, no shared dimension is
+/// empty, and the machine has AVX-512: the caller checked.
+pub(super) fn matmuls<const K: usize>(
+    exec: Exec,
+    products: [Product<'_>; K],
+    tasks: usize,
+    task: impl Fn(usize) + Sync,
+) {
+    let products = products.map(|product| Cut::new(exec.threads(), product));
+    let product_tasks: usize = products.iter().map(Cut::tasks).sum();
+    for_each(exec, product_tasks + tasks, |mut index| {
+        for product in &products {
+            if index < product.tasks() {
+                // SAFETY: AVX-512 is there, and each task runs once.
+                return PANELS.with_borrow_mut(|panels| unsafe { product.run(index, panels) });
+            }
+            index -= product.tasks();
+        }
+        task(index);
+    });
+}
+
+/// A product, cut into tasks.
+struct Cut<'a> {
+    onto: Onto,
+    row: Option<&'a [f32]>,
+    scale: f32,
+    a: View<'a>,
+    b: View<'a>,
+    c: SharedMut<'a, f32>,
+    stride: usize,
+    plan: Plan,
+    /// Tells this product from others, where several tasks want the same panel.
+    number: Option<u64>,
+}
+
+/// Where a tile reads an operand: its elements of one step lie together, those of the next step `step` floats on.
+#[derive(Clone, Copy)]
+struct Operand {
+    start: *const f32,
+    step: usize,
+}
+
+impl<'a> Cut<'a> {
+    fn new(threads: usize, product: Product<'a>) -> Self {
+        let Product { onto, row, scale, a, b, c } = product;
+        let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
+        let plan = Plan::new(threads, m, k, n);
+        let number = (plan.rows < m).then(|| PRODUCTS.fetch_add(1, Ordering::Relaxed));
+        Self { onto, row, scale, a, b, stride: c.shape.row_stride, c: SharedMut::new(c.data), plan, number }
+    }
+
+    fn row_tasks(&self) -> usize {
+        self.a.shape.rows.div_ceil(self.plan.rows)
+    }
+
+    fn tasks(&self) -> usize {
+        self.row_tasks() * self.b.shape.cols.div_ceil(self.plan.cols)
+    }
+
+    /// Task `index`: neighbours have the same columns.
+    ///
+    /// # Safety
+    /// The machine has AVX-512, and no other call has this index.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn run(&self, index: usize, panels: &mut Panels) {
+        let Plan { rows, cols, .. } = self.plan;
+        let (i, j) = (index % self.row_tasks() * rows, index / self.row_tasks() * cols);
+        let (rows, cols) = (i..self.a.shape.rows.min(i + rows), j..self.b.shape.cols.min(j + cols));
+        // SAFETY: the blocks of different tasks are disjoint.
+        unsafe { self.block(rows, cols, panels) };
+    }
+
+    /// Whether the tile may read steps of an operand where they are: `step_stride` apart.
+    fn near(&self, inner_stride: usize, step_stride: usize) -> bool {
+        inner_stride == 1 && step_stride * self.plan.kc <= NEAR
+    }
+
+    /// Rows `rows` and columns `cols` of `C`.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn block(&self, rows: Range<usize>, cols: Range<usize>, panels: &mut Panels) {
+        let (a, b, k, most) = (self.a, self.b, self.a.shape.cols, self.plan.kc);
+        let strips = rows.len().div_ceil(MR);
+        let height = rows.len().div_ceil(strips);
+        let group = (GROUP / (height * most)).max(1) * height;
+        let a_in_place = self.near(a.shape.row_stride, a.shape.col_stride);
+        let b_in_place = self.near(b.shape.col_stride, b.shape.row_stride);
+        for p in (0..k).step_by(most) {
+            let kc = most.min(k - p);
+            let panel = room(&mut panels.b, if b_in_place { 0 } else { cols.len().next_multiple_of(NR) * kc });
+            let wanted = self.number.filter(|_| kc == k).map(|number| (number, cols.start));
+            if !b_in_place && (wanted.is_none() || panels.holds != wanted) {
+                // SAFETY: the panel has room for these columns.
+                unsafe { pack_b(b, p, kc, cols.clone(), panel) };
+                panels.holds = wanted;
+            }
+            let strip = room(&mut panels.a, if a_in_place { 0 } else { group * kc });
+            for i in rows.clone().step_by(height) {
+                let count = height.min(rows.end - i);
+                let operand = if a_in_place {
+                    let start = a.data.as_ptr().wrapping_add(i + p * a.shape.col_stride);
+                    Operand { start, step: a.shape.col_stride }
+                } else {
+                    let row = (i - rows.start) % group;
+                    if row == 0 {
+                        // SAFETY: there is room for this many rows and steps.
+                        unsafe { pack_a(a, i..rows.end.min(i + group), height, p, kc, strip) };
+                    }
+                    Operand { start: strip.wrapping_add(row * kc), step: count }
+                };
+                for j in cols.clone().step_by(NR) {
+                    let width = NR.min(cols.end - j);
+                    let b = if b_in_place {
+                        let start = b.data.as_ptr().wrapping_add(p * b.shape.row_stride + j);
+                        Operand { start, step: b.shape.row_stride }
+                    } else {
+                        Operand { start: panel.wrapping_add((j - cols.start) * kc).cast_const(), step: NR }
+                    };
+                    let out = Out {
+                        start: self.c.as_mut_ptr().wrapping_add(i * self.stride + j),
+                        stride: self.stride,
+                        last: lanes_below(width - (width - 1) / LANES * LANES),
+                        add: p > 0 || self.onto == Onto::Add,
+                        scale: self.scale,
+                        row: self.row.filter(|_| p == 0).map(|row| row.as_ptr().wrapping_add(j)),
+                    };
+                    // SAFETY: the operands hold `kc` steps of this tile, which belongs to this task alone.
+                    unsafe { multiply(count, width.div_ceil(LANES), kc, operand, b, out) };
+                }
+            }
+        }
+    }
+}
+
+/// Where a tile's sums go, and how.
+#[derive(Clone, Copy)]
+struct Out {
+    start: *mut f32,
+    stride: usize,
+    /// Lanes of the last vector that are columns of the result.
+    last: __mmask16,
+    add: bool,
+    scale: f32,
+    /// What is added to each row.
+    row: Option<*const f32>,
+}
+
+fn lanes_below(count: usize) -> __mmask16 {
+    (u32::MAX >> (32 - count.min(LANES))) as __mmask16
+}
+
+/// The tile of `rows` x `vectors`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn multiply(rows: usize, vectors: usize, steps: usize, a: Operand, b: Operand, out: Out) {
+    macro_rules! by_rows {
+        ($vectors:literal: $($rows:literal)*) => {
+            match rows {
+                // SAFETY: the caller's promise.
+                $($rows => unsafe { tile::<$rows, $vectors>(steps, a, b, out) },)*
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    if vectors == 2 {
+        by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    } else {
+        by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    }
+}
+
+/// One register tile of `R` rows and `V` vectors.
+///
+/// # Safety
+/// `a` holds `steps` times `R` floats, `b` `steps` times the lanes of `out`; those are writable in `R` rows.
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const R: usize, const V: usize>(steps: usize, a: Operand, b: Operand, out: Out) {
+    // SAFETY: the caller's promise bounds every pointer below.
+    unsafe {
+        for r in 0..R {
+            for v in 0..V {
+                _mm_prefetch::<_MM_HINT_T0>(out.start.wrapping_add(r * out.stride + v * LANES).cast());
+            }
+        }
+        let mut sums = [[_mm512_setzero_ps(); V]; R];
+        let step = |sums: &mut [[__m512; V]; R], a: *const f32, b: *const f32| {
+            let mut columns = [_mm512_setzero_ps(); V];
+            for v in 0..V {
+                let at = b.add(v * LANES);
+                columns[v] = if v + 1 < V { _mm512_loadu_ps(at) } else { _mm512_maskz_loadu_ps(out.last, at) };
+            }
+            for r in 0..R {
+                let x = _mm512_set1_ps(*a.add(r));
+                for v in 0..V {
+                    sums[r][v] = _mm512_fmadd_ps(x, columns[v], sums[r][v]);
+                }
+            }
+        };
+        let (mut at_a, mut at_b) = (a.start, b.start);
+        for _ in 0..steps / 4 {
+            for s in 0..4 {
+                step(&mut sums, at_a.add(s * a.step), at_b.add(s * b.step));
+            }
+            at_a = at_a.wrapping_add(4 * a.step);
+            at_b = at_b.wrapping_add(4 * b.step);
+        }
+        for _ in 0..steps % 4 {
+            step(&mut sums, at_a, at_b);
+            at_a = at_a.wrapping_add(a.step);
+            at_b = at_b.wrapping_add(b.step);
+        }
+        let scale = _mm512_set1_ps(out.scale);
+        for v in 0..V {
+            let mask = if v + 1 < V { __mmask16::MAX } else { out.last };
+            let row = match out.row {
+                Some(row) => _mm512_maskz_loadu_ps(mask, row.add(v * LANES)),
+                None => _mm512_set1_ps(-0.0),
+            };
+            for r in 0..R {
+                let at = out.start.add(r * out.stride + v * LANES);
+                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
+                let sum = _mm512_fmadd_ps(sums[r][v], scale, before);
+                _mm512_mask_storeu_ps(at, mask, sum);
+            }
+        }
+    }
+}
+
+/// Writes steps `p..p + kc` of `rows` in strips of `height`, as `out[row / height * height * kc + step * count + row %
+/// height]`, where `count` is the number of rows of the strip.
+///
+/// # Safety
+/// `out` is writable for `kc` times as many floats as there are rows, and `LANES` more.
+#[target_feature(enable = "avx512f")]
+unsafe fn pack_a(a: View<'_>, rows: Range<usize>, height: usize, p: usize, kc: usize, out: *mut f32) {
+    let Shape { row_stride, col_stride, .. } = a.shape;
+    let start = a.data.as_ptr().wrapping_add(rows.start * row_stride + p * col_stride);
+    let strips = (0..rows.len()).step_by(height).map(|i| (i, height.min(rows.len() - i)));
+    // SAFETY: elements are in bounds by the view's invariant. A vector is written past the rows it is for, and what
+    // lies there is written later, or is the room behind the last strip.
+    unsafe {
+        if row_stride == 1 {
+            // Some steps of all strips, so that each line is read once; the first strip last of a step's.
+            for first in (0..kc).step_by(LANES) {
+                for (i, count) in strips.clone() {
+                    let out = out.add(i * kc);
+                    for step in first..kc.min(first + LANES) {
+                        let from = start.add(step * col_stride + i);
+                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(LANES * col_stride).cast());
+                        let x = _mm512_maskz_loadu_ps(lanes_below(count), from);
+                        _mm512_mask_storeu_ps(out.add(step * count), lanes_below(count), x);
+                    }
+                }
+            }
+            return;
+        }
+        for (i, count) in strips {
+            let (start, out) = (start.add(i * row_stride), out.add(i * kc));
+            if col_stride == 1 {
+                for step in (0..kc).step_by(LANES) {
+                    let steps = LANES.min(kc - step);
+                    for row in 0..count {
+                        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add((height + row) * row_stride + step).cast());
+                    }
+                    let square = square(start.add(step), row_stride, count, lanes_below(steps));
+                    for (s, x) in square.into_iter().enumerate().take(steps) {
+                        _mm512_storeu_ps(out.add((step + s) * count), x);
+                    }
+                }
+            } else {
+                for (step, row) in (0..kc).flat_map(|step| (0..count).map(move |row| (step, row))) {
+                    *out.add(step * count + row) = *start.add(row * row_stride + step * col_stride);
+                }
+            }
+        }
+    }
+}
+
+/// Writes steps `p..p + kc` of columns `cols` in strips of [`NR`], as `out[column / NR * NR * kc + step * NR + column % NR]`.
+///
+/// # Safety
+/// `out` is writable for `kc` times as many columns as whole strips have.
+#[target_feature(enable = "avx512f")]
+unsafe fn pack_b(b: View<'_>, p: usize, kc: usize, cols: Range<usize>, out: *mut f32) {
+    let Shape { row_stride, col_stride, .. } = b.shape;
+    let start = b.data.as_ptr().wrapping_add(p * row_stride + cols.start * col_stride);
+    let vectors = (0..cols.len()).step_by(LANES).map(|j| (j, LANES.min(cols.len() - j)));
+    let place = |j: usize| out.wrapping_add(j / NR * NR * kc + j % NR);
+    // SAFETY: elements are in bounds by the view's invariant; the caller gave the room.
+    unsafe {
+        if col_stride == 1 {
+            // Some steps of all columns, so that memory is read in rows.
+            for first in (0..kc).step_by(8) {
+                for (j, count) in vectors.clone() {
+                    let out = place(j);
+                    for step in first..kc.min(first + 8) {
+                        let from = start.add(step * row_stride + j);
+                        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(8 * row_stride).cast());
+                        _mm512_store_ps(out.add(step * NR), _mm512_maskz_loadu_ps(lanes_below(count), from));
+                    }
+                }
+            }
+            return;
+        }
+        for (j, count) in vectors {
+            let (start, out) = (start.add(j * col_stride), place(j));
+            if row_stride == 1 {
+                for step in (0..kc).step_by(LANES) {
+                    let steps = LANES.min(kc - step);
+                    for col in 0..count {
+                        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add((LANES + col) * col_stride + step).cast());
+                    }
+                    let square = square(start.add(step), col_stride, count, lanes_below(steps));
+                    for (s, x) in square.into_iter().enumerate().take(steps) {
+                        _mm512_store_ps(out.add((step + s) * NR), x);
+                    }
+                }
+            } else {
+                for (step, col) in (0..kc).flat_map(|step| (0..count).map(move |col| (step, col))) {
+                    *out.add(step * NR + col) = *start.add(step * row_stride + col * col_stride);
+                }
+            }
+        }
+    }
+}
+
+/// The lanes `mask` of `rows` vectors that start `stride` apart, rows become columns. Other elements are zero.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn square(start: *const f32, stride: usize, rows: usize, mask: __mmask16) -> [__m512; LANES] {
+    let mut square = [_mm512_setzero_ps(); LANES];
+    if rows == LANES {
+        for (row, x) in square.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *x = unsafe { _mm512_maskz_loadu_ps(mask, start.add(row * stride)) };
+        }
+    } else {
+        for (row, x) in square.iter_mut().enumerate() {
+            if row < rows {
+                // SAFETY: the caller's promise.
+                *x = unsafe { _mm512_maskz_loadu_ps(mask, start.add(row * stride)) };
+            }
+        }
+    }
+    transpose(square)
+}
+
+/// Rows become columns.
+#[target_feature(enable = "avx512f")]
+#[inline]
+#[expect(clippy::large_types_passed_by_value, reason = "sixteen registers")]
+fn transpose(rows: [__m512; LANES]) -> [__m512; LANES] {
+    let zero = _mm512_setzero_ps();
+    // Squares of four inside each quarter of a vector ...
+    let (mut pairs, mut fours) = ([zero; LANES], [zero; LANES]);
+    for i in (0..LANES).step_by(2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    let low = |a, b| _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    let high = |a, b| _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    for i in (0..LANES).step_by(4) {
+        fours[i] = low(pairs[i], pairs[i + 2]);
+        fours[i + 1] = high(pairs[i], pairs[i + 2]);
+        fours[i + 2] = low(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = high(pairs[i + 1], pairs[i + 3]);
+    }
+    // ... and the quarters of four vectors.
+    let mut columns = [zero; LANES];
+    for i in 0..4 {
+        let left = _mm512_shuffle_f32x4::<0x88>(fours[i], fours[i + 4]);
+        let right = _mm512_shuffle_f32x4::<0x88>(fours[i + 8], fours[i + 12]);
+        let left_odd = _mm512_shuffle_f32x4::<0xDD>(fours[i], fours[i + 4]);
+        let right_odd = _mm512_shuffle_f32x4::<0xDD>(fours[i + 8], fours[i + 12]);
+        columns[i] = _mm512_shuffle_f32x4::<0x88>(left, right);
+        columns[i + 8] = _mm512_shuffle_f32x4::<0xDD>(left, right);
+        columns[i + 4] = _mm512_shuffle_f32x4::<0x88>(left_odd, right_odd);
+        columns[i + 12] = _mm512_shuffle_f32x4::<0xDD>(left_odd, right_odd);
+    }
+    columns
+}
