@@ -10,7 +10,7 @@ use crate::floats::f32_bytes;
 use crate::gguf::{Gguf, Metadata};
 use crate::names::{Architecture, BookPlace, Layout, book_place};
 use crate::rope_rows::{halves_to_interleaved, interleaved_to_halves};
-use crate::tensors::Tensors;
+use crate::tensors::{TensorInfo, Tensors};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -136,6 +136,12 @@ impl HuggingFace {
         for (name, layout) in layouts {
             if tensors.contains(&name) {
                 relay(path, &settings, &mut tensors, &name, layout, halves_to_interleaved)?;
+            }
+            if tensors.is_turned(&name) {
+                let TensorInfo { dtype, shape, .. } = tensors.info(&name)?.clone();
+                let problem = "only a matrix of plain numbers can be transposed";
+                let hint = "convert the model to F16 or F32 instead";
+                return Err(FilesError::Tensor { path: path.into(), name, dtype, shape, problem, hint });
             }
         }
         if let Some(factors) = config::factors_to_gguf(path, &self.config)? {

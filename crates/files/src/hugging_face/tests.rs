@@ -186,7 +186,7 @@ fn what_does_not_fit_is_named() {
     let mut quantized = gpt2();
     quantized.tensors.insert("h.1.mlp.c_fc.weight", Dtype::Q8_0, &[1, 32], vec![0; 34]).unwrap();
     insta::assert_snapshot!(message(quantized.config, quantized.tensors), @r"
-    : tensor `blk.1.ffn_up.weight`, Q8_0 [1, 32]: only a matrix of plain numbers can be transposed
+    config.json: tensor `blk.1.ffn_up.weight`, Q8_0 [1, 32]: only a matrix of plain numbers can be transposed
     hint: convert the model to F16 or F32 instead
     ");
 }
