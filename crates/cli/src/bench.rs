@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 mod decode;
 mod pretrain_step;
+mod sft;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -21,6 +22,8 @@ enum Bench {
     Decode(decode::DecodeArgs),
     /// A GPT-2 pretraining step: forward, backward, clipping at 1.0 and AdamW
     PretrainStep(pretrain_step::PretrainStepArgs),
+    /// Steps of fine-tuning on instructions, all weights or adapters
+    Sft(sft::SftArgs),
 }
 
 /// Measures.
@@ -29,5 +32,14 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
         Bench::Matmul(args) => doctor::doctor(args),
         Bench::Decode(args) => decode::run(args),
         Bench::PretrainStep(args) => pretrain_step::run(args),
+        Bench::Sft(args) => sft::run(args),
     }
+}
+
+/// Most memory this process has held, as the kernel counts it; 0 where that is not known.
+fn peak_memory_mb() -> u64 {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kb.unwrap_or(0) / 1024
 }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod chat;
+mod classify;
 mod convert;
 mod curve;
 mod doctor;
@@ -20,6 +21,7 @@ mod report;
 mod run;
 mod sampling;
 mod schedule;
+mod sft;
 mod start;
 mod stop;
 mod text;
@@ -27,6 +29,7 @@ mod verb;
 mod watch;
 
 use cavy_train::PretrainSettings;
+use cavy_train::settings::{ClassifySettings, SftSettings};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -46,6 +49,12 @@ struct Cli {
 enum Verb {
     /// Train a model from scratch on text
     Pretrain(verb::TrainArgs),
+    /// Teach a model to answer: instructions and chats, all weights or an adapter
+    Sft(verb::TrainArgs),
+    /// Teach a model to tell labels of texts
+    Classify(verb::TrainArgs),
+    /// Tell the labels of texts with a model that `classify` made
+    Predict(classify::PredictArgs),
     /// Continue a prompt, or a file of prompts
     Generate(generate::GenerateArgs),
     /// Talk to a model
@@ -80,6 +89,8 @@ enum Ending {
 /// The command line with the settings' flags on the verbs that take them.
 fn command() -> clap::Command {
     let with_verbs = Cli::command().mut_subcommand("pretrain", options::with_settings::<PretrainSettings>);
+    let with_verbs = with_verbs.mut_subcommand("sft", options::with_settings::<SftSettings>);
+    let with_verbs = with_verbs.mut_subcommand("classify", options::with_settings::<ClassifySettings>);
     with_verbs.mut_subcommand("schedule", options::with_settings::<PretrainSettings>)
 }
 
@@ -92,6 +103,9 @@ fn main() -> ExitCode {
     let given = matches.subcommand().map(|(_, matches)| matches);
     let ending = match cli.verb {
         Verb::Pretrain(args) => verb::train::<PretrainSettings>(&args, given),
+        Verb::Sft(args) => verb::train::<SftSettings>(&args, given),
+        Verb::Classify(args) => verb::train::<ClassifySettings>(&args, given),
+        Verb::Predict(args) => classify::predict(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Chat(args) => chat::chat(&args),
         Verb::Eval(args) => eval::eval(&args),

@@ -8,6 +8,8 @@ use cavy_files::gguf::{Array, Metadata};
 use cavy_model::{Device, Model, Origin, Source, Weights};
 use cavy_ops::kernels::packed::Format;
 use cavy_text::{ChatTemplate, GgufVocabulary, SpecialTokens, Tokenizer};
+use cavy_train::base::{Base, Start};
+use cavy_train::settings::ModelSettings;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -141,6 +143,27 @@ pub(crate) fn defaults(source: &Source) -> Defaults {
 /// A JSON file of a folder; null where it is not there.
 fn json(dir: &Path, name: &str) -> Value {
     serde_json::from_slice(&fs_err::read(dir.join(name)).unwrap_or_default()).unwrap_or_default()
+}
+
+/// The model that fine-tuning begins with, its weights not read yet.
+///
+/// Errors: a path that is no model, or a tokenizer that does not fit it.
+pub(crate) fn base(settings: &ModelSettings) -> Result<Base, CliError> {
+    let path = Path::new(&settings.model);
+    if !path.exists() {
+        let message = format!("{}: no such file or folder", path.display());
+        return Err(CliError::failed(message, "check the spelling of `model`"));
+    }
+    let path = resolve(path);
+    let source = Source::open(&path)?;
+    let tokenizer = (!settings.tokenizer.is_empty()).then(|| Path::new(&settings.tokenizer));
+    let (tokenizer, special, template) = words(&source, tokenizer)?;
+    let (tokens, known) = (tokenizer.vocab_size(), source.config.vocab_size());
+    if tokens > known {
+        let message = format!("the tokenizer has {tokens} tokens, the model {known}");
+        return Err(CliError::failed(message, "both must come from one model"));
+    }
+    Ok(Base { start: Start::Files(source, path), tokenizer, special, template })
 }
 
 type Words = (Tokenizer, SpecialTokens, Option<ChatTemplate>);

@@ -31,6 +31,7 @@ fn as_setting(flag: Arg, default: &Value) -> Arg {
         Value::Array(_) => None,
         other => Some(other.to_string()),
     };
+    let flag_is_data = ["data", "val_data"].contains(&flag.get_id().as_str());
     let flag = flag.required(false).allow_negative_numbers(true);
     let flag = match shown {
         Some(shown) => flag.default_value(lasting(shown)),
@@ -40,7 +41,7 @@ fn as_setting(flag: Arg, default: &Value) -> Arg {
         Value::Array(_) => flag
             .action(ArgAction::Append)
             .num_args(1..)
-            .value_name("PATH")
+            .value_name(if flag_is_data { "PATH" } else { "NAME" })
             .value_parser(NonEmptyStringValueParser::new()),
         Value::Boolean(_) => flag
             .action(ArgAction::Set)

@@ -1,5 +1,7 @@
 //! What a run would cost, before it runs.
 
+pub(crate) mod tuning;
+
 use crate::error::CliError;
 use crate::text;
 use cavy_model::Gpt2Config;

@@ -4,7 +4,8 @@ use crate::error::CliError;
 use crate::options::TomlFile;
 use crate::verb::{self, Verb};
 use crate::{Ending, text};
-use cavy_train::{PretrainSettings, Settings, SettingsError, settings::nearest};
+use cavy_train::settings::{ClassifySettings, SftSettings, nearest};
+use cavy_train::{PretrainSettings, Settings, SettingsError};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -18,9 +19,12 @@ const DONE: &str = "done";
 pub(crate) struct RunArgs {
     /// Path of a recipe, or the name of a built-in one: `quickstart`
     recipe: String,
-    /// Training text instead of the recipe's
+    /// Data instead of the recipe's, for all stages that have the verb of the first
     #[arg(long, value_name = "PATH", num_args = 1..)]
     data: Vec<String>,
+    /// Model to start from instead of the recipe's, for all stages that do not take that of another stage
+    #[arg(long, value_name = "PATH")]
+    model: Option<String>,
     /// Directory for the stages' runs [default: `runs/` and the name of the recipe]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -45,7 +49,11 @@ type Run = fn(&Table, bool) -> Result<Ending, CliError>;
 type Decide = fn(Table, &Path) -> Result<(Table, Run), SettingsError>;
 
 /// The verbs that a stage can have.
-const VERBS: [(&str, Decide); 1] = [(PretrainSettings::VERB, decide::<PretrainSettings>)];
+const VERBS: [(&str, Decide); 3] = [
+    (PretrainSettings::VERB, decide::<PretrainSettings>),
+    (SftSettings::VERB, decide::<SftSettings>),
+    (ClassifySettings::VERB, decide::<ClassifySettings>),
+];
 
 fn decide<S: Verb>(table: Table, out: &Path) -> Result<(Table, Run), SettingsError> {
     let mut settings = S::from_table(table)?;
@@ -115,7 +123,7 @@ fn stages(file: &TomlFile, args: &RunArgs) -> Result<Vec<Stage>, CliError> {
     let mut stages: Vec<Stage> = Vec::new();
     for (index, table) in tables.into_iter().enumerate() {
         let table = table.as_table().cloned().unwrap_or_default();
-        let stage = stage(file, (index, table), (&root, &stages), &args.data)?;
+        let stage = stage(file, (index, table), (&root, &stages), args)?;
         stages.push(stage);
     }
     Ok(stages)
@@ -126,7 +134,7 @@ fn stage(
     file: &TomlFile,
     (index, mut table): (usize, Table),
     (root, before): (&Path, &[Stage]),
-    data: &[String],
+    args: &RunArgs,
 ) -> Result<Stage, CliError> {
     let wrong = |key: &str, message: String, hint: &str| {
         Err(file.error(message, Some(hint.to_owned()), file.place(key, Some(index))))
@@ -148,11 +156,16 @@ fn stage(
         let names = VERBS.map(|(name, _)| format!("\"{name}\"")).join(", ");
         return wrong("verb", format!("`verb` is {found}, expected {names}"), "the verb is that of `cavy`");
     };
+    let refers = |value: &Value| value.as_str().is_some_and(|text| text.contains('{'));
+    let has_model = verb != PretrainSettings::VERB && !table.get("model").is_some_and(refers);
+    if let Some(model) = args.model.as_ref().filter(|_| has_model) {
+        table.insert("model".to_owned(), Value::String(model.clone()));
+    }
     for (_, value) in &mut table {
         refer(value, before);
     }
-    if !data.is_empty() {
-        table.insert("data".to_owned(), Value::Array(data.iter().cloned().map(Value::String).collect()));
+    if !args.data.is_empty() && before.first().is_none_or(|first| first.verb == verb) {
+        table.insert("data".to_owned(), Value::Array(args.data.iter().cloned().map(Value::String).collect()));
     }
     let blame = |error: SettingsError| file.setting_error(&error, Some(index));
     let out = root.join(format!("{:02}-{name}", index + 1));
@@ -192,7 +205,7 @@ mod tests {
     use super::*;
 
     fn args(recipe: &str) -> RunArgs {
-        RunArgs { recipe: recipe.to_owned(), data: Vec::new(), out: None, dry_run: false }
+        RunArgs { recipe: recipe.to_owned(), data: Vec::new(), model: Some("m".to_owned()), out: None, dry_run: false }
     }
 
     fn read(text: &str, args: &RunArgs) -> Result<Vec<Stage>, CliError> {
@@ -242,7 +255,10 @@ mod tests {
             ("", "the recipe has no stage"),
             ("[[stage]]\nverb = 'pretrain'", "stage 1 has no name of letters, digits and dashes"),
             ("[[stage]]\nname = '../x'\nverb = 'pretrain'", "stage 1 has no name of letters, digits and dashes"),
-            ("[[stage]]\nname = 'x'\nverb = 'sing'", "`verb` is \"sing\", expected \"pretrain\""),
+            (
+                "[[stage]]\nname = 'x'\nverb = 'sing'",
+                "`verb` is \"sing\", expected \"pretrain\", \"sft\", \"classify\"",
+            ),
             ("[[stage]]\nname = 'x'\nverb = 'pretrain'\nlr = 1", "unknown key `lr`"),
             ("[[stage]]\nname = 'x'\nverb = 'pretrain'", "`data` is nothing, expected at least one path"),
         ] {

@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere.
 
-use crate::text::{count, duration, rate, say};
+use crate::text::{count, duration, rate, say, thousands};
 use cavy_train::metrics::{EvalRecord, Event, Observer, SampleRecord, Started, TrainRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -30,8 +30,13 @@ impl Watch {
     }
 
     fn start(&mut self, started: &Started) {
+        let trained = if started.trainable == started.parameters {
+            String::new()
+        } else {
+            format!(", {} of them trained", thousands(started.trainable))
+        };
         self.line(&format!(
-            "model: {} parameters, vocabulary {}; text: {} tokens for training, {} for validation",
+            "model: {} parameters{trained}, vocabulary {}; text: {} tokens for training, {} for validation",
             count(started.parameters as f64),
             started.vocab_size,
             count(started.train_tokens as f64),
@@ -88,9 +93,14 @@ impl Watch {
 
     fn eval(&self, record: &EvalRecord) {
         let bits = record.val_bits_per_byte.map_or(String::new(), |bits| format!(", {bits:.3} bits a byte"));
+        let accuracy = |key: &str| record.metrics.get(key).map(|share| 100.0 * share);
+        let more = match (accuracy("train_accuracy"), accuracy("eval_accuracy")) {
+            (Some(train), Some(val)) => format!("train accuracy {train:.1} %, validation accuracy {val:.1} %"),
+            _ => format!("perplexity {:.1}{bits}", record.val_perplexity),
+        };
         self.line(&format!(
-            "eval step {} (epoch {:.2}): train loss {:.4}, validation loss {:.4}, perplexity {:.1}{bits}",
-            record.step, record.epoch, record.train_loss, record.val_loss, record.val_perplexity
+            "eval step {} (epoch {:.2}): train loss {:.4}, validation loss {:.4}, {more}",
+            record.step, record.epoch, record.train_loss, record.val_loss
         ));
     }
 

@@ -55,6 +55,10 @@ pub enum TrainError {
     )]
     TooFewExamples { examples: usize, needed: usize },
     #[error(
+        "the texts have {found} labels ({labels}), `num_labels` is {asked}, hint: set it to {found}, or to 0 for those of the data"
+    )]
+    Labels { found: usize, asked: usize, labels: String },
+    #[error(
         "`split` is `{split}`, which leaves none of {items} items for validation, hint: hold some out, for instance `85/10/5`"
     )]
     NoValidation { split: String, items: usize },

@@ -1,5 +1,6 @@
 //! Training: what a run is told, the one loop, the optimizer, checkpoints, and what a run leaves behind.
 
+pub mod base;
 pub mod checkpoint;
 pub mod data;
 mod error;

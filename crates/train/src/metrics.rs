@@ -28,11 +28,13 @@ pub struct TrainRecord {
     /// Passes over the data so far, with the fraction of the current one.
     pub epoch: f64,
     /// Tokens seen so far.
+    #[serde(rename = "num_tokens", alias = "tokens")]
     pub tokens: u64,
     /// Mean loss of the step's tokens, in nats.
     #[serde(deserialize_with = "nan_from_null")]
     pub loss: f64,
     /// Learning rate of the step.
+    #[serde(rename = "learning_rate", alias = "lr")]
     pub lr: f64,
     /// Global L2 norm of the gradients before clipping.
     #[serde(deserialize_with = "nan_from_null")]
@@ -69,6 +71,7 @@ pub struct EvalRecord {
     /// Passes over the data so far.
     pub epoch: f64,
     /// Tokens seen so far.
+    #[serde(rename = "num_tokens", alias = "tokens")]
     pub tokens: u64,
     /// Mean loss on training batches, dropout off, in nats.
     #[serde(deserialize_with = "nan_from_null")]
@@ -115,6 +118,8 @@ pub struct Started {
     pub steps_per_epoch: usize,
     /// Parameters of the model, shared ones once.
     pub parameters: u64,
+    /// Those that training changes.
+    pub trainable: u64,
     /// Tokens of training text.
     pub train_tokens: u64,
     /// Tokens of validation text.
@@ -232,7 +237,7 @@ mod tests {
     fn a_record_is_one_line_with_its_kind_first() {
         let mut out = Vec::new();
         write_line(&mut out, &eval(0.0)).unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"{"kind":"eval","step":5,"epoch":0.5,"tokens":2560,"train_loss":9.5,"val_loss":0.0,"val_perplexity":1.0,"val_bits_per_byte":null}"#);
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"{"kind":"eval","step":5,"epoch":0.5,"num_tokens":2560,"train_loss":9.5,"val_loss":0.0,"val_perplexity":1.0,"val_bits_per_byte":null}"#);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! everything else - evaluation, accumulation, clipping, the schedule, checkpoints, records - is the loop's
 //! ([`crate::run`]).
 
+pub mod classify;
 pub mod next_token;
 pub mod pretrain;
+pub mod sft;
 
 use crate::TrainError;
 use crate::data::DataFingerprint;

@@ -3,6 +3,7 @@
 //! A run directory holds `run.toml` (the settings), `metrics.jsonl`, `samples.jsonl`, `checkpoints/` (see
 //! [`crate::checkpoint`]) and, at the end, `model/` (a Hugging Face directory) or `adapter/` (PEFT's).
 
+use crate::base::parameter_counts;
 use crate::checkpoint::{self, Progress, Snapshot};
 use crate::data::DataFingerprint;
 use crate::files::{write_atomically, write_error};
@@ -141,12 +142,14 @@ impl<'a, O: Objective> Run<'a, O> {
             let step = progress.step;
             observer.event(&Event::Note(format!("records from before step {step} are missing from the logs")));
         }
+        let counts = parameter_counts(&model);
         let machine_flops_per_s = machine::matmul_flops_per_s(cavy_ops::exec());
         observer.event(&Event::Started(Started {
             total_steps: schedule.total_steps,
             first_step: progress.step,
             steps_per_epoch: objective.steps_per_epoch(),
-            parameters: model.config().num_parameters() as u64,
+            parameters: counts.total,
+            trainable: counts.trainable,
             machine_gflops: machine_flops_per_s / 1e9,
             threads: cavy_ops::exec().threads(),
             ..objective.overview()

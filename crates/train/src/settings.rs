@@ -4,13 +4,21 @@
 //! `cavy VERB` and a line of `run.toml`; its doc comment is the flag's help, and the verb's `Default` decides the default,
 //! from the group's where the verb has no other.
 
+mod adapter;
+mod base;
 mod check;
 mod choices;
+mod classify;
 mod pretrain;
+mod sft;
 mod table;
 
+pub use adapter::{AdapterSettings, Scaling};
+pub use base::{BaseDtype, ModelSettings, SplitOrder, SplitSettings};
 pub use choices::{Arch, LrSchedule, Warmup, WeightInit, WindowOrder};
+pub use classify::ClassifySettings;
 pub use pretrain::{PretrainSettings, Sizes};
+pub use sft::SftSettings;
 pub use table::{Settings, nearest};
 
 use clap::Args;

@@ -1,5 +1,6 @@
 //! `cavy bench pretrain-step`: what one training step costs, at any size.
 
+use crate::bench::peak_memory_mb;
 use crate::error::CliError;
 use crate::{Ending, text};
 use cavy_model::{Device, Gpt2Config, Model, ModelConfig, WeightInit};
@@ -119,12 +120,4 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
         ));
     }
     Ok(Ending::Done)
-}
-
-/// Most memory this process has held, as the kernel counts it; 0 where that is not known.
-fn peak_memory_mb() -> u64 {
-    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kb.unwrap_or(0) / 1024
 }

@@ -6,6 +6,7 @@ use super::tuning;
 use super::verdict::{Tone, verdicts};
 use crate::text::{count, duration};
 use cavy_train::metrics::SampleRecord;
+use cavy_train::settings::{ClassifySettings, SftSettings};
 use cavy_train::{PretrainSettings, Settings};
 use std::fmt::Write as _;
 use toml::Value;
@@ -222,7 +223,11 @@ fn settings(run: &RunData) -> String {
     if run.settings.is_empty() {
         return String::new();
     }
-    let defaults = PretrainSettings::default().to_table();
+    let defaults = match run.verb.as_str() {
+        SftSettings::VERB => SftSettings::default().to_table(),
+        ClassifySettings::VERB => ClassifySettings::default().to_table(),
+        _ => PretrainSettings::default().to_table(),
+    };
     let mut rows = String::new();
     for (key, value) in &run.settings {
         let class = if defaults.get(key) == Some(value) { "" } else { " class=\"changed\"" };

@@ -4,8 +4,9 @@
 //! the field is not empty, `{{` and `}}` for braces, and `{response}` for the place of the answer. What follows that
 //! place belongs to the answer.
 
+use super::Format;
 use super::item::ItemProblem;
-use crate::TextError;
+use crate::{ChatTemplate, TextError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Alpaca's words.
@@ -43,6 +44,32 @@ impl PromptTemplate {
             Self::Chat => "chat",
             Self::Custom(text) => text,
         }
+    }
+}
+
+impl PromptTemplate {
+    /// The template as a chat template, for whoever talks to a model that was trained with it: a user's message stands
+    /// for the first field, other fields are empty, and each answer ends with `eos_token`.
+    ///
+    /// `None` where the model's own template was used, or none at all: for chats, for `prompt` and `completion`, and for
+    /// plain text.
+    ///
+    /// Law: what it renders of one question, ready for the answer, is the prompt of an item without `input`.
+    pub fn chat_template(&self, format: Format, add_bos: bool) -> Option<ChatTemplate> {
+        let template = match (self, format) {
+            (Self::Auto | Self::Alpaca, Format::Alpaca) => Template::alpaca(),
+            (Self::Plain, Format::Alpaca) => Template::plain(),
+            (Self::Custom(text), _) => Template::parse(text).ok()?,
+            _ => return None,
+        };
+        let question = template.jinja(&template.before);
+        let after = template.jinja(&template.after);
+        let bos = if add_bos { "{{ bos_token }}" } else { "" };
+        let source = format!(
+            "{bos}{{% for message in messages %}}{{% if message['role'] == 'user' %}}{question}{{% elif message['role'] == \
+             'assistant' %}}{{{{ message['content'] }}}}{after}{{{{ eos_token }}}}{{% endif %}}{{% endfor %}}"
+        );
+        ChatTemplate::from_source(&source).ok()
     }
 }
 
@@ -123,6 +150,21 @@ impl Template {
             (Some(_), Some(_)) => Err(broken("it has `{response}` twice".to_owned())),
             (None, _) => Err(broken("it has no place for the answer".to_owned())),
         }
+    }
+
+    /// Parts in Jinja: words as they are, the first field as the content of `message`.
+    fn jinja(&self, parts: &[Part]) -> String {
+        let first = self.before.iter().find_map(|part| if let Part::Field(name) = part { Some(name) } else { None });
+        let part = |part: &Part| match part {
+            // As a string of Jinja, so that nothing in it is code and no line's end is lost.
+            Part::Text(text) => {
+                let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
+                format!("{{{{ \"{text}\" }}}}")
+            }
+            Part::Field(name) if Some(name) == first => "{{ message['content'] }}".to_owned(),
+            Part::Field(_) | Part::If(..) => String::new(),
+        };
+        parts.iter().map(part).collect()
     }
 
     /// The text before the answer, and the one after it.
@@ -228,6 +270,31 @@ mod tests {
         );
         let without = filled(ALPACA, &[("instruction", "Add."), ("input", "")]).0;
         assert_eq!(without, with_input.replace("\n\n### Input:\n1 2", ""));
+    }
+
+    #[test]
+    fn a_chat_template_renders_the_prompt_of_an_item_without_input() {
+        use crate::{ChatInput, Message};
+        let custom = PromptTemplate::Custom("\"{q}\"\\ {{% x %}}\n\n{?r}no{/r}A:\t{response} .".to_owned());
+        for (prompt, text, after) in [
+            (PromptTemplate::Auto, ALPACA, ""),
+            (PromptTemplate::Plain, PLAIN, ""),
+            (custom.clone(), custom.as_str(), " ."),
+        ] {
+            let expected =
+                filled(text, &[("instruction", "Add {{ 1 }}."), ("q", "Add {{ 1 }}."), ("input", ""), ("r", "")]);
+            let template = prompt.chat_template(Format::Alpaca, true).unwrap();
+            let messages = [Message::new("user", "Add {{ 1 }}."), Message::new("assistant", "2")];
+            let rendered = |messages: &[Message]| {
+                let (bos_token, eos_token) = (Some("<s>"), Some("</s>"));
+                let input =
+                    ChatInput { messages, add_generation_prompt: true, bos_token, eos_token, ..ChatInput::default() };
+                template.render(&input).unwrap()
+            };
+            assert_eq!(rendered(&messages[..1]), format!("<s>{}", expected.0));
+            assert_eq!(rendered(&messages), format!("<s>{}2{after}</s>", expected.0));
+        }
+        assert!(PromptTemplate::Auto.chat_template(Format::Messages, true).is_none());
     }
 
     #[test]

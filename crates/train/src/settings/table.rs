@@ -143,7 +143,7 @@ fn typed(key: &str, value: Value, default: &Value) -> Result<Value, SettingsErro
         (Value::Boolean(_), _) => ("true or false", "write it without quotes"),
         (Value::Array(_), Value::String(_)) => return Ok(Value::Array(vec![value])),
         (Value::Array(_), Value::Array(items)) if items.iter().all(Value::is_str) => return Ok(value),
-        (Value::Array(_), _) => ("a list of paths", "write for instance [\"a.txt\", \"b.txt\"]"),
+        (Value::Array(_), _) => ("a list of texts", "write for instance [\"a.txt\", \"b.txt\"]"),
         (_, Value::String(_)) => return Ok(value),
         _ => ("text", "put it in quotes"),
     };
