@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod convert;
 mod curve;
+mod data;
 mod doctor;
 mod error;
 mod eval;
@@ -48,6 +49,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Talk to a model
     Chat(chat::ChatArgs),
+    /// Curate text for training
+    Data(data::DataArgs),
     /// Measure a model on text
     Eval(eval::EvalArgs),
     /// Write a model in another format or with smaller weights
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Pretrain(args) => verb::train::<PretrainSettings>(&args, given),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Chat(args) => chat::chat(&args),
+        Verb::Data(args) => data::data(&args),
         Verb::Eval(args) => eval::eval(&args),
         Verb::Convert(args) => convert::convert(&args),
         Verb::Inspect(args) => inspect::inspect(&args),

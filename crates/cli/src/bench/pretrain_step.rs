@@ -102,7 +102,7 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
     }
     seconds.sort_by(f64::total_cmp);
     let step_s = seconds[seconds.len() / 2];
-    let peak_mb = peak_memory_mb();
+    let peak_mb = super::peak_memory_mb();
     let mfu = config.training_flops(n, args.tokens) / step_s / matmul_flops_per_s(exec);
     let tokens_per_s = n as f64 / step_s;
     if args.json {
@@ -119,12 +119,4 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
         ));
     }
     Ok(Ending::Done)
-}
-
-/// Most memory this process has held, as the kernel counts it; 0 where that is not known.
-fn peak_memory_mb() -> u64 {
-    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kb.unwrap_or(0) / 1024
 }
