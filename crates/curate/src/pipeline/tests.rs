@@ -17,7 +17,7 @@ fn corpus(folder: &Path) {
         for index in 0..60 {
             let number = shard * 60 + index;
             let text = match index % 6 {
-                0 => prose(7),
+                0 => prose(9000),
                 1 => prose(index) + ["", " And more.", " Or less.", " The end."][shard],
                 2 => "spam spam spam ".repeat(30),
                 3 => format!("{} Write to me{number}@mail.org.", prose(number)),
