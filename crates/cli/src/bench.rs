@@ -5,6 +5,7 @@ use crate::{Ending, doctor};
 use clap::{Args, Subcommand};
 
 mod decode;
+mod filters;
 mod pretrain_step;
 mod sft;
 
@@ -20,6 +21,8 @@ enum Bench {
     Matmul(doctor::DoctorArgs),
     /// Tokens a second of a model: prompts read and answers written
     Decode(decode::DecodeArgs),
+    /// FineWeb's filters, MinHash signatures and exact copies over documents
+    Filters(filters::FiltersArgs),
     /// A GPT-2 pretraining step: forward, backward, clipping at 1.0 and AdamW
     PretrainStep(pretrain_step::PretrainStepArgs),
     /// Steps of fine-tuning on instructions, all weights or adapters
@@ -31,12 +34,14 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
     match &args.bench {
         Bench::Matmul(args) => doctor::doctor(args),
         Bench::Decode(args) => decode::run(args),
+        Bench::Filters(args) => filters::run(args),
         Bench::PretrainStep(args) => pretrain_step::run(args),
         Bench::Sft(args) => sft::run(args),
     }
 }
 
 /// Most memory this process has held, as the kernel counts it; 0 where that is not known.
+/// The most memory that this process has had, in MB; 0 where the system does not say.
 fn peak_memory_mb() -> u64 {
     let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -7,6 +7,7 @@ mod chat;
 mod classify;
 mod convert;
 mod curve;
+mod data;
 mod doctor;
 mod error;
 mod eval;
@@ -59,6 +60,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Talk to a model
     Chat(chat::ChatArgs),
+    /// Curate text for training
+    Data(data::DataArgs),
     /// Measure a model on text
     Eval(eval::EvalArgs),
     /// Write a model in another format or with smaller weights
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Verb::Predict(args) => classify::predict(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Chat(args) => chat::chat(&args),
+        Verb::Data(args) => data::data(&args),
         Verb::Eval(args) => eval::eval(&args),
         Verb::Convert(args) => convert::convert(&args),
         Verb::Inspect(args) => inspect::inspect(&args),

@@ -224,6 +224,10 @@ mod tests {
         let mut seen = 0;
         for entry in fs_err::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if !fs_err::read_to_string(&path).unwrap().contains("[[stage]]") {
+                // A recipe of `cavy data`, whose tests read it.
+                continue;
+            }
             let args = RunArgs { data: vec!["text.txt".into()], ..args(&path.display().to_string()) };
             assert!(!stages(&open(&args.recipe).unwrap(), &args).unwrap().is_empty(), "{}", path.display());
             seen += 1;

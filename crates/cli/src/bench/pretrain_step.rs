@@ -103,7 +103,7 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
     }
     seconds.sort_by(f64::total_cmp);
     let step_s = seconds[seconds.len() / 2];
-    let peak_mb = peak_memory_mb();
+    let peak_mb = super::peak_memory_mb();
     let mfu = config.training_flops(n, args.tokens) / step_s / matmul_flops_per_s(exec);
     let tokens_per_s = n as f64 / step_s;
     if args.json {

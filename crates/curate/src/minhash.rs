@@ -1,0 +1,154 @@
+//! MinHash signatures, bit for bit datatrove's.
+
+mod disk;
+mod random;
+
+pub use disk::{DuplicateSets, SignatureWriter, find_duplicates};
+
+use crate::normalize::simplify;
+use crate::words::{Token, tokenize_into};
+use random::Mt19937;
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+use xxhash_rust::xxh64::xxh64;
+
+/// The Mersenne prime that hashes are taken modulo.
+const PRIME: u64 = (1 << 61) - 1;
+
+/// How a run of words becomes a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShingleHash {
+    /// The first eight bytes of SHA-1, little endian: what FineWeb was made with.
+    #[default]
+    Sha1,
+    /// xxHash64: datatrove's default.
+    Xxhash,
+}
+
+/// Shape of the signatures. The chance that two documents with similarity `s` meet in a bucket is `1 - (1 - s^r)^b`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MinhashConfig {
+    /// Words of a shingle.
+    pub n_grams: usize,
+    /// Buckets, `b`.
+    pub num_buckets: usize,
+    /// Hashes of a bucket, `r`.
+    pub hashes_per_bucket: usize,
+    /// Seed of the hash functions.
+    pub seed: u32,
+    /// The hash of a shingle.
+    pub hash: ShingleHash,
+}
+
+impl Default for MinhashConfig {
+    fn default() -> Self {
+        Self { n_grams: 5, num_buckets: 14, hashes_per_bucket: 8, seed: 1, hash: ShingleHash::Sha1 }
+    }
+}
+
+/// Makes signatures.
+///
+/// Source: Broder 1997; datatrove's `MinhashDedupSignature`.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    config: MinhashConfig,
+    a: Vec<u64>,
+    b: Vec<u64>,
+    tokens: Vec<Token>,
+}
+
+impl Signer {
+    /// Draws the hash functions.
+    ///
+    /// Panics: if a size in `config` is 0.
+    pub fn new(config: MinhashConfig) -> Self {
+        let count = config.num_buckets * config.hashes_per_bucket;
+        assert!(
+            count > 0 && config.n_grams > 0,
+            "a signature has at least one hash and a shingle one word: {config:?}"
+        );
+        let mut random = Mt19937::new(config.seed);
+        let a = (0..count).map(|_| random.between(1, PRIME)).collect();
+        let b = (0..count).map(|_| random.between(0, PRIME)).collect();
+        Self { config, a, b, tokens: Vec::new() }
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &MinhashConfig {
+        &self.config
+    }
+
+    /// The signature of a text, buckets one after another, in `signature`; whether it has one: shorter texts than a shingle
+    /// do not.
+    pub fn sign(&mut self, text: &str, signature: &mut Vec<u64>) -> bool {
+        let simple = simplify(text);
+        let mut tokens = std::mem::take(&mut self.tokens);
+        tokens.clear();
+        tokenize_into(&simple, 0, &mut tokens);
+        tokens.retain(|token| !token.is_space);
+        let words = tokens.iter().map(|token| token.of(&simple));
+        let signed = self.sign_words(words, signature);
+        self.tokens = tokens;
+        signed
+    }
+
+    /// The signature of words.
+    pub fn sign_words<'a>(&self, words: impl Iterator<Item = &'a str>, signature: &mut Vec<u64>) -> bool {
+        signature.clear();
+        signature.resize(self.a.len(), u64::MAX);
+        let mut any = false;
+        for_each_shingle(words, self.config.n_grams, |shingle| {
+            any = true;
+            let x = match self.config.hash {
+                ShingleHash::Sha1 => sha1_64(shingle),
+                ShingleHash::Xxhash => xxh64(shingle, 0),
+            };
+            for ((lowest, &a), &b) in signature.iter_mut().zip(&self.a).zip(&self.b) {
+                // The product wraps at 2^64 before the remainder is taken: part of the format.
+                let wrapped = x.wrapping_mul(a).wrapping_add(b);
+                let folded = (wrapped & PRIME) + (wrapped >> 61);
+                let hash = if folded >= PRIME { folded - PRIME } else { folded };
+                *lowest = (*lowest).min(hash);
+            }
+        });
+        any
+    }
+}
+
+/// Calls `each` with every run of `n` words, joined by spaces.
+pub(crate) fn for_each_shingle<'a>(words: impl Iterator<Item = &'a str>, n: usize, mut each: impl FnMut(&[u8])) {
+    let mut joined: Vec<u8> = Vec::new();
+    // Where the last `n` words begin in `joined`.
+    let mut starts = std::collections::VecDeque::with_capacity(n + 1);
+    for word in words {
+        if joined.len() > 1 << 16
+            && let Some(&first) = starts.front()
+        {
+            joined.drain(..first);
+            starts.iter_mut().for_each(|start| *start -= first);
+        }
+        if !starts.is_empty() {
+            joined.push(b' ');
+        }
+        starts.push_back(joined.len());
+        joined.extend_from_slice(word.as_bytes());
+        if starts.len() == n {
+            each(&joined[starts[0]..]);
+            starts.pop_front();
+            if starts.is_empty() {
+                joined.clear();
+            }
+        }
+    }
+}
+
+/// The first eight bytes of SHA-1, little endian.
+pub fn sha1_64(bytes: &[u8]) -> u64 {
+    let digest = Sha1::digest(bytes);
+    u64::from_le_bytes(digest[..8].try_into().expect("a digest has twenty bytes"))
+}
+
+#[cfg(test)]
+mod tests;

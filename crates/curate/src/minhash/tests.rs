@@ -1,0 +1,148 @@
+use super::*;
+use crate::clusters::Clusters;
+
+fn fold(numbers: &[u64]) -> u64 {
+    numbers.iter().fold(0, |sum: u64, &number| sum.wrapping_mul(31).wrapping_add(number))
+}
+
+#[test]
+fn the_hash_functions_are_numpys() {
+    let signer = Signer::new(MinhashConfig::default());
+    assert_eq!(
+        signer.a[..4],
+        [775_169_054_918_279_404, 1_758_426_461_858_698_313, 2_109_959_069_025_162, 965_365_488_286_768_774]
+    );
+    assert_eq!(signer.a[111], 223_865_076_026_037_746);
+    assert_eq!(signer.b[..3], [1_062_448_801_025_099_917, 1_324_811_268_927_594_100, 1_217_488_311_597_731_462]);
+    assert_eq!(signer.b[111], 1_097_409_548_522_419_201);
+    assert_eq!(sha1_64(b"hello"), 11_738_849_977_924_252_842);
+    // Folds of all 112 numbers, from NumPy's arrays (testdata/curate/make_minhash.py).
+    assert_eq!(fold(&signer.a), FOLD_A);
+    assert_eq!(fold(&signer.b), FOLD_B);
+}
+
+#[test]
+fn a_signature_is_datatroves() {
+    let signer = Signer::new(MinhashConfig::default());
+    let mut signature = Vec::new();
+    assert!(signer.sign_words("the quick brown fox jumps over the lazy dog".split(' '), &mut signature));
+    assert_eq!(
+        signature[..4],
+        [585_594_454_516_184_072, 284_080_765_670_708_113, 594_234_408_324_153_881, 226_360_113_463_360_020]
+    );
+    assert_eq!(fold(&signature), FOLD_SIGNATURE);
+    assert!(!signer.sign_words("one two three four".split(' '), &mut signature));
+}
+
+const FOLD_A: u64 = 11_464_312_384_335_970_951;
+const FOLD_B: u64 = 2_147_386_399_228_434_564;
+const FOLD_SIGNATURE: u64 = 3_704_794_815_085_131_970;
+
+/// Words that no two of which are alike.
+fn prose(count: usize, salt: usize) -> Vec<String> {
+    (0..count).map(|index| letters(index * 31 + salt * 9973)).collect()
+}
+
+fn letters(mut number: usize) -> String {
+    let mut out = String::new();
+    for _ in 0..4 {
+        out.push((b'a' + (number % 26) as u8) as char);
+        number /= 26;
+    }
+    out
+}
+
+#[test]
+fn the_share_of_equal_hashes_is_the_similarity() {
+    // datatrove's test: a text with its tail in another order keeps the share of its shingles that is left.
+    let words = prose(600, 1);
+    for kept in [0, 100, 300, 450, 570] {
+        let mut other = words.clone();
+        other[kept..].reverse();
+        let mut signer = Signer::new(MinhashConfig::default());
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        signer.sign(&words.join(" "), &mut first);
+        signer.sign(&other.join(" "), &mut second);
+        let equal = first.iter().zip(&second).filter(|(a, b)| a == b).count() as f64 / 112.0;
+        let shared = (kept as f64 - 4.0).max(0.0);
+        let similarity = shared / (2.0 * 596.0 - shared);
+        assert!((equal - similarity).abs() <= 0.15, "{kept}: {equal} for {similarity}");
+    }
+}
+
+/// Documents over three shards, copies among them, and which are copies of which.
+fn corpus() -> Vec<(u32, u32, String)> {
+    let mut documents = Vec::new();
+    for shard in 0..3_u32 {
+        for index in 0..40_u32 {
+            // Every fourth document of a shard occurs in all three, with a word changed.
+            let salt = if index.is_multiple_of(4) { index as usize } else { 1000 + (shard * 40 + index) as usize };
+            let mut words = prose(300, salt);
+            words[150] = format!("changed{}", letters(shard as usize));
+            documents.push((shard, index, words.join(" ")));
+        }
+    }
+    documents
+}
+
+fn in_memory(documents: &[(u32, u32, String)], config: &MinhashConfig) -> DuplicateSets {
+    let mut signer = Signer::new(config.clone());
+    let mut first: std::collections::HashMap<(usize, Vec<u64>), u64> = std::collections::HashMap::new();
+    let mut clusters = Clusters::default();
+    let mut signature = Vec::new();
+    for (shard, index, text) in documents {
+        let name = u64::from(*shard) << 32 | u64::from(*index);
+        signer.sign(text, &mut signature);
+        for (bucket, hashes) in signature.chunks(config.hashes_per_bucket).enumerate() {
+            let other = *first.entry((bucket, hashes.to_vec())).or_insert(name);
+            if other != name {
+                clusters.join(other, name);
+            }
+        }
+    }
+    DuplicateSets::of(&mut clusters)
+}
+
+#[test]
+fn sets_on_disk_are_those_in_memory_whatever_the_budget() {
+    let config = MinhashConfig::default();
+    let documents = corpus();
+    let expected = in_memory(&documents, &config);
+    assert_eq!(expected.sizes, [(3, 10)].into());
+    assert_eq!(expected.remove[&2], [0, 4, 8, 12, 16, 20, 24, 28, 32, 36]);
+    assert!(!expected.remove.contains_key(&0));
+    for budget in [1, 1 << 30] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut signer = Signer::new(config.clone());
+        let mut signature = Vec::new();
+        for shard in 0..3 {
+            let mut writer = SignatureWriter::new(folder.path(), shard, &config, budget).unwrap();
+            for (_, index, text) in documents.iter().filter(|document| document.0 == shard) {
+                signer.sign(text, &mut signature);
+                writer.push(*index, &signature).unwrap();
+            }
+            writer.finish().unwrap();
+        }
+        assert_eq!(find_duplicates(folder.path(), &config).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_damaged_file_of_signatures_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = MinhashConfig { num_buckets: 1, ..MinhashConfig::default() };
+    let mut writer = SignatureWriter::new(folder.path(), 0, &config, 1 << 20).unwrap();
+    writer.push(0, &[3; 8]).unwrap();
+    writer.push(1, &[2; 8]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(find_duplicates(folder.path(), &config).unwrap(), DuplicateSets::default());
+    let path = folder.path().join("bucket_000/000000-0000.minhash.sig");
+    let mut bytes = fs_err::read(&path).unwrap();
+    bytes[7] ^= 0x40;
+    fs_err::write(&path, &bytes).unwrap();
+    let error = find_duplicates(folder.path(), &config).unwrap_err().to_string();
+    assert!(error.contains("000000-0000.minhash.sig") && error.contains("not in order"), "{error}");
+    fs_err::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let error = find_duplicates(folder.path(), &config).unwrap_err().to_string();
+    assert!(error.contains("cut off"), "{error}");
+}
