@@ -41,7 +41,6 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
 }
 
 /// Most memory this process has held, as the kernel counts it; 0 where that is not known.
-/// The most memory that this process has had, in MB; 0 where the system does not say.
 fn peak_memory_mb() -> u64 {
     let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

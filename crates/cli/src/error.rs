@@ -2,6 +2,7 @@
 
 use cavy_files::FilesError;
 use cavy_model::ModelError;
+use cavy_scaling::ScalingError;
 use cavy_text::TextError;
 use cavy_train::{SettingsError, TrainError};
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -117,6 +118,12 @@ impl From<FilesError> for CliError {
 
 impl From<TextError> for CliError {
     fn from(error: TextError) -> Self {
+        explained(&error)
+    }
+}
+
+impl From<ScalingError> for CliError {
+    fn from(error: ScalingError) -> Self {
         explained(&error)
     }
 }

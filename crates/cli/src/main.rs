@@ -21,6 +21,7 @@ mod pretrain;
 mod report;
 mod run;
 mod sampling;
+mod scaling;
 mod schedule;
 mod sft;
 mod start;
@@ -72,6 +73,8 @@ enum Verb {
     Schedule(schedule::ScheduleArgs),
     /// Run a recipe: a list of stages, each a run that may build on those before it
     Run(run::RunArgs),
+    /// Plan how large a model and how much text, and fit scaling laws to runs
+    Scaling(scaling::ScalingArgs),
     /// Write the report of a run, or lay several runs over each other
     Report(report::ReportArgs),
     /// Show what this machine offers and how fast it multiplies matrices
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Schedule(args) => schedule::schedule(&args, given),
         Verb::Run(args) => run::run(&args),
+        Verb::Scaling(args) => scaling::scaling(&args),
         Verb::Report(args) => report::report(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Bench(args) => bench::bench(&args),

@@ -12,7 +12,7 @@ use cavy_train::sampler::Sampler;
 use cavy_train::{PretrainSettings, Schedule, machine};
 
 /// Share of the measured matrix-product rate that training reaches, for the estimate of time.
-const TYPICAL_MFU: f64 = 0.6;
+pub(crate) const TYPICAL_MFU: f64 = 0.6;
 
 /// The numbers of a run that has not begun.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! `cavy report`: what a run did, on one page that works offline.
 
-mod chart;
-mod load;
+pub(crate) mod chart;
+pub(crate) mod load;
 mod overlay;
-mod page;
+pub(crate) mod page;
 pub(crate) mod plots;
 mod tuning;
 mod verdict;
@@ -51,7 +51,7 @@ pub(crate) fn write(directory: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// Writes `html` under a temporary name first, so that a reader never sees half a page.
-fn save(path: &Path, html: &str) -> Result<PathBuf, CliError> {
+pub(crate) fn save(path: &Path, html: &str) -> Result<PathBuf, CliError> {
     let partial = path.with_extension("html.tmp");
     fs_err::write(&partial, html).map_err(CliError::write(path))?;
     fs_err::rename(&partial, path).map_err(CliError::write(path))?;

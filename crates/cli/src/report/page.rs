@@ -16,7 +16,7 @@ const HALF: (f64, f64) = (530.0, 290.0);
 const FULL: (f64, f64) = (1070.0, 400.0);
 
 /// A page: its title, what stands in it. Everything is inside the one file.
-pub(super) fn document(title: &str, body: &str) -> String {
+pub(crate) fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
          content=\"width=device-width, initial-scale=1\">\n<title>{} - cavy</title>\n<style>\n{}</style>\n</head>\n\

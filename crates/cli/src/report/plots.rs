@@ -113,7 +113,7 @@ fn failed(path: &Path, reason: &str) -> CliError {
 }
 
 /// The machine may have no fonts, so the program brings one.
-fn register_fonts() {
+pub(crate) fn register_fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // The font is a constant of the program; were it unusable, drawing text would say so.
