@@ -15,7 +15,7 @@ use crate::report::{self, load::RunData};
 use crate::{Ending, stop, text};
 use cavy_scaling::Point;
 use cavy_scaling::ladder::{Forecast, forecast};
-use cavy_train::pretrain::{self, Outcome};
+use cavy_train::{Outcome, pretrain};
 use clap::Args;
 use design::{Design, Rung};
 use serde::{Deserialize, Serialize};
@@ -273,7 +273,7 @@ fn train(
         return Ok(Outcome::Finished(cavy_train::metrics::Finished { step, seconds: 0.0, best: None, model }));
     }
     let mut run = rung.settings(settings, &out.join("text"), threads);
-    run.out.clone_from(&folder);
+    run.run.out.clone_from(&folder);
     let outcome = pretrain::run(&run, &folder, folder.exists(), &mut watch, stop::flag())?;
     report::write(&folder)?;
     Ok(outcome)

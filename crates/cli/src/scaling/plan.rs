@@ -10,7 +10,7 @@ use cavy_scaling::inference::{Serving, cheapest};
 use cavy_scaling::points::{CHINCHILLA_RUNS, TRUSTED_DECADES};
 use cavy_scaling::shape::Shape;
 use cavy_scaling::{Law, Optimum, approach, hyperparameters, law, repeat, shape};
-use cavy_train::pretrain::machine;
+use cavy_train::machine;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 

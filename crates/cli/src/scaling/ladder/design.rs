@@ -8,7 +8,9 @@ use cavy_scaling::ladder::sizes;
 use cavy_scaling::shape::{self, Shape};
 use cavy_scaling::training_flops;
 use cavy_train::PretrainSettings;
-use cavy_train::settings::{Arch, LrSchedule, Warmup};
+use cavy_train::settings::{
+    Arch, CheckpointSettings, EvaluationSettings, LrSchedule, OptimizationSettings, RunSettings, Warmup,
+};
 use std::path::Path;
 
 /// Windows of an evaluation: the same text for every rung, whatever its batch.
@@ -139,9 +141,9 @@ impl Rung {
     /// What the training loop is told: a cosine that ends with the run, and one evaluation at the end.
     pub(super) fn settings(&self, settings: &LadderSettings, text: &Path, threads: usize) -> PretrainSettings {
         let file = |name: &str| text.join(name).display().to_string();
+        let defaults = PretrainSettings::default();
         PretrainSettings {
-            seed: self.seed,
-            threads,
+            run: RunSettings { seed: self.seed, threads, ..defaults.run },
             data: vec![file("train.jsonl")],
             val_data: vec![file("val.jsonl")],
             tokenizer: super::corpus::tokenizer(settings, text),
@@ -150,18 +152,23 @@ impl Rung {
             num_hidden_layers: self.shape.num_hidden_layers,
             num_attention_heads: self.shape.num_attention_heads,
             context_length: self.context_length,
-            batch_size: self.batch_size,
-            max_steps: self.steps,
-            peak_lr: self.peak_lr,
-            min_lr: 0.01 * self.peak_lr,
-            warmup_steps: Warmup::Fraction(0.05),
-            lr_schedule: LrSchedule::Cosine,
-            beta2: 0.99,
-            eval_freq: 0,
-            eval_iter: EVAL_WINDOWS.div_ceil(self.batch_size),
-            sample_tokens: 0,
-            save_every: 1000,
-            keep_last: 1,
+            optimization: OptimizationSettings {
+                batch_size: self.batch_size,
+                max_steps: self.steps,
+                peak_lr: self.peak_lr,
+                min_lr: 0.01 * self.peak_lr,
+                warmup_steps: Warmup::Fraction(0.05),
+                lr_schedule: LrSchedule::Cosine,
+                beta2: 0.99,
+                ..defaults.optimization
+            },
+            evaluation: EvaluationSettings {
+                eval_freq: 0,
+                eval_iter: EVAL_WINDOWS.div_ceil(self.batch_size),
+                sample_tokens: 0,
+                ..defaults.evaluation
+            },
+            checkpoints: CheckpointSettings { save_every: 1000, keep_last: 1, ..defaults.checkpoints },
             ..PretrainSettings::default()
         }
     }
