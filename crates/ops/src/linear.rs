@@ -50,28 +50,30 @@ fn forward(x: FlexTensor, weight: FlexTensor, bias: Option<&FlexTensor>, tracked
 impl Linear {
     fn run_back(&self, d_y: &FlexTensor, (x, weight): Saved, bias_wanted: bool) -> [Option<FlexTensor>; 3] {
         let [n, out] = dims(d_y);
-        if let (None, Some(x), Some(weight)) = (&self.0, &x, &weight) {
-            let [_, inputs] = dims(weight);
-            let (mut d_x, mut d_weight) = (filled([n, inputs], |_| ()), filled([out, inputs], |_| ()));
-            let mut d_bias = filled_if(bias_wanted, [out], |_| ());
-            let (d_x_data, d_weight_data) = (slice_mut(&mut d_x), slice_mut(&mut d_weight));
-            let operands = (slice(x), slice(weight));
-            let d_bias_data = d_bias.as_mut().map(slice_mut);
-            linear::backward(exec(), slice(d_y), operands, out, d_x_data, d_weight_data, d_bias_data);
-            return [Some(d_x), Some(d_weight), d_bias];
-        }
-        let d_bias = filled_if(bias_wanted, [out], |d_b| linear::backward_bias(exec(), slice(d_y), d_b));
-        let d_x = weight.and_then(|weight| {
-            let [_, inputs] = dims(&weight);
-            add_to(self.0.as_ref(), [n, inputs], |onto, d_x| {
-                linear::backward_input_onto(exec(), onto, slice(d_y), slice(&weight), out, d_x);
-            })
+        let mut d_bias = filled_if(bias_wanted, [out], |_| ());
+        let (Some(x), Some(weight)) = (&x, &weight) else {
+            if let Some(d_bias) = &mut d_bias {
+                linear::backward_bias(exec(), slice(d_y), slice_mut(d_bias));
+            }
+            let d_x = weight.and_then(|weight| {
+                let [_, inputs] = dims(&weight);
+                add_to(self.0.as_ref(), [n, inputs], |onto, d_x| {
+                    linear::backward_input_onto(exec(), onto, slice(d_y), slice(&weight), out, d_x);
+                })
+            });
+            let d_weight = x.map(|x| {
+                let [_, inputs] = dims(&x);
+                filled([out, inputs], |d_w| linear::backward_weight(exec(), slice(d_y), slice(&x), out, d_w))
+            });
+            return [d_x, d_weight, d_bias];
+        };
+        let [_, inputs] = dims(weight);
+        let mut d_weight = filled([out, inputs], |_| ());
+        let d_x = add_to(self.0.as_ref(), [n, inputs], |onto, d_x| {
+            let (d_weight, d_bias) = (slice_mut(&mut d_weight), d_bias.as_mut().map(slice_mut));
+            linear::backward(exec(), slice(d_y), (slice(x), slice(weight)), out, (onto, d_x), d_weight, d_bias);
         });
-        let d_weight = x.map(|x| {
-            let [_, inputs] = dims(&x);
-            filled([out, inputs], |d_w| linear::backward_weight(exec(), slice(d_y), slice(&x), out, d_w))
-        });
-        [d_x, d_weight, d_bias]
+        [d_x, Some(d_weight), d_bias]
     }
 }
 

@@ -113,7 +113,7 @@ impl CpuOp<4> for LowRankOp {
             let whole = filled(shape, |d_x| low_rank::backward_input(exec(), Onto::Overwrite, &factors, &d_inner, d_x));
             let own = dropped(&self.how, &whole).unwrap_or(whole);
             add_to(self.shared.as_ref(), shape, |onto, d_x| match onto {
-                Onto::Overwrite | Onto::Row(_) => d_x.copy_from_slice(slice(&own)),
+                Onto::Overwrite => d_x.copy_from_slice(slice(&own)),
                 Onto::Add => cavy_kernels::add::add_to(exec(), slice(&own), d_x),
             })
         });
