@@ -149,12 +149,7 @@ fn json(dir: &Path, name: &str) -> Value {
 ///
 /// Errors: a path that is no model, or a tokenizer that does not fit it.
 pub(crate) fn base(settings: &ModelSettings) -> Result<Base, CliError> {
-    let path = Path::new(&settings.model);
-    if !path.exists() {
-        let message = format!("{}: no such file or folder", path.display());
-        return Err(CliError::failed(message, "check the spelling of `model`"));
-    }
-    let path = resolve(path);
+    let path = resolve(Path::new(&settings.model))?;
     let source = Source::open(&path)?;
     let tokenizer = (!settings.tokenizer.is_empty()).then(|| Path::new(&settings.tokenizer));
     let (tokenizer, special, template) = words(&source, tokenizer)?;
@@ -163,7 +158,7 @@ pub(crate) fn base(settings: &ModelSettings) -> Result<Base, CliError> {
         let message = format!("the tokenizer has {tokens} tokens, the model {known}");
         return Err(CliError::failed(message, "both must come from one model"));
     }
-    Ok(Base { start: Start::Files(source, path), tokenizer, special, template })
+    Ok(Base { start: Start::Files(Box::new(source), path), tokenizer, special, template })
 }
 
 type Words = (Tokenizer, SpecialTokens, Option<ChatTemplate>);

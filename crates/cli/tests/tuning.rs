@@ -32,7 +32,7 @@ fn write_items(folder: &Path, odd: &str) {
     let mut items: Vec<String> = (0..20)
         .map(|n| format!(r#"{{"instruction": "Add one to {n}.", "input": "", "output": "{}"}}"#, n + 1))
         .collect();
-    items[3] = odd.to_owned();
+    items[3] = odd.into();
     fs_err::write(folder.join("items.jsonl"), items.join("\n")).unwrap();
 }
 
@@ -103,7 +103,7 @@ fn data_that_cannot_be_used_is_named_with_its_line() {
         let flags = [&["sft", "--model", "base", "--data", "items.jsonl", "--dry-run"], more].concat();
         let output = cavy(folder.path(), &flags);
         assert!(!output.status.success(), "{name}: {}", text(&output));
-        said.push_str(&format!("## {name}\n{}\n", String::from_utf8_lossy(&output.stderr)));
+        said += &["## ", name, "\n", &String::from_utf8_lossy(&output.stderr), "\n"].concat();
     };
     case("an empty answer", r#"{"instruction": "Say hello.", "input": "", "output": " "}"#, &[]);
     case("a missing field", r#"{"instruction": "Say hello.", "answer": "hello"}"#, &[]);

@@ -76,30 +76,24 @@ pub fn read_documents(
         return read_warc(path, file, each, damage);
     }
     let mut file = decompressed(path, file)?;
-    match kind {
-        Kind::Jsonl => jsonl::read(path, &mut file, each, damage),
-        _ => {
-            let mut bytes = Vec::new();
-            let read = file.take(LONGEST).read_to_end(&mut bytes);
-            if let Err(error) = read {
-                damage(Damage {
-                    path: path.to_owned(),
-                    at: bytes.len() as u64,
-                    is_line: false,
-                    found: error.to_string(),
-                });
-            }
-            let Some(text) = decode_text(&bytes) else {
-                damage(Damage {
-                    path: path.to_owned(),
-                    at: 0,
-                    is_line: false,
-                    found: "no text in a known encoding".into(),
-                });
-                return Ok(());
-            };
-            each(Document { text, id: name, is_html: kind == Kind::Html, ..Document::default() })
+    if kind == Kind::Jsonl {
+        jsonl::read(path, &mut file, each, damage)
+    } else {
+        let mut bytes = Vec::new();
+        let read = file.take(LONGEST).read_to_end(&mut bytes);
+        if let Err(error) = read {
+            damage(Damage { path: path.to_owned(), at: bytes.len() as u64, is_line: false, found: error.to_string() });
         }
+        let Some(text) = decode_text(&bytes) else {
+            damage(Damage {
+                path: path.to_owned(),
+                at: 0,
+                is_line: false,
+                found: "no text in a known encoding".into(),
+            });
+            return Ok(());
+        };
+        each(Document { text, id: name, is_html: kind == Kind::Html, ..Document::default() })
     }
 }
 

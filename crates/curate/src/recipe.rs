@@ -223,10 +223,10 @@ impl Recipe {
                 Step::Decontaminate(step) if step.ngrams.n_grams == 0 => {
                     return wrong("`n_grams` is 0".into(), "datatrove's is 12");
                 }
-                Step::GopherRepetition(filter) => {
-                    if filter.top_n_grams.iter().chain(&filter.dup_n_grams).any(|(n, _)| *n == 0) {
-                        return wrong("a run of 0 words".into(), "runs have at least one word");
-                    }
+                Step::GopherRepetition(filter)
+                    if filter.top_n_grams.iter().chain(&filter.dup_n_grams).any(|(n, _)| *n == 0) =>
+                {
+                    return wrong("a run of 0 words".into(), "runs have at least one word");
                 }
                 _ => {}
             }

@@ -34,7 +34,7 @@ impl Token {
 ///
 /// Panics: if the text and the offset exceed 4 GiB.
 pub fn tokenize_into(text: &str, offset: usize, tokens: &mut Vec<Token>) {
-    assert!(text.len() + offset <= u32::MAX as usize, "a document of {} bytes is over 4 GiB", text.len());
+    assert!(u32::try_from(text.len() + offset).is_ok(), "a document of {} bytes is over 4 GiB", text.len());
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {

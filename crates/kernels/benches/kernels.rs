@@ -215,7 +215,8 @@ mod products {
     fn cross_entropy<const THREADS: usize>(bencher: Bencher<'_, '_>, [n, dim, vocab]: [usize; 3]) {
         let (hidden, weight) = (values(n * dim), values(vocab * dim).iter().map(|w| w / 20.0).collect::<Vec<_>>());
         let targets: Vec<u32> = (0..n).map(|i| (i * 7919 % vocab) as u32).collect();
-        let input = HeadInput { hidden: &hidden, weight: &weight, targets: &targets };
+        let input =
+            HeadInput { hidden: &hidden, weight: cavy_kernels::head::HeadWeight::Floats(&weight), targets: &targets };
         let (weights, mut logprobs) = (vec![1.0 / n as f32; n], vec![0.0; n]);
         let (mut d_hidden, mut d_weight) = (vec![0.0; n * dim], vec![0.0; vocab * dim]);
         bencher.counter(ItemsCount::new(6 * n * dim * vocab)).bench_local(|| {

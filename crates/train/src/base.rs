@@ -24,7 +24,7 @@ const WORDS: [&str; 5] = [
 /// Where the weights of a base come from.
 pub enum Start {
     /// Open files, and where they are, for whoever loads an adapter later.
-    Files(Source, PathBuf),
+    Files(Box<Source>, PathBuf),
     /// Random ones, of a model of these sizes.
     Random(ModelConfig),
 }
@@ -99,7 +99,14 @@ impl Base {
     pub fn save_words(&self, folder: &Path, template: Option<&ChatTemplate>) -> Result<(), TrainError> {
         let write = |name: &str, text: &str| write_atomically(&folder.join(name), text.as_bytes());
         let mut copied = Vec::new();
-        if let Start::Files(Source { origin: Origin::Folder(from), .. }, _) = &self.start {
+        let origin = match &self.start {
+            Start::Files(source, _) => match &source.origin {
+                Origin::Folder(folder) => Some(folder),
+                _ => None,
+            },
+            Start::Random(_) => None,
+        };
+        if let Some(from) = origin {
             for name in WORDS {
                 if let Ok(text) = fs::read_to_string(from.join(name)) {
                     write(name, &text)?;

@@ -40,7 +40,7 @@ fn base_model(folder: &Path) -> String {
 fn base(path: &str) -> Base {
     let tokenizer = Tokenizer::bytes();
     let special = SpecialTokens { eos: tokenizer.end_of_text().into_iter().collect(), ..SpecialTokens::default() };
-    let start = Start::Files(Source::open(Path::new(path)).unwrap(), path.into());
+    let start = Start::Files(Box::new(Source::open(Path::new(path)).unwrap()), path.into());
     Base { start, tokenizer, special, template: None }
 }
 
@@ -50,7 +50,7 @@ fn instructions(folder: &Path) -> String {
     let things = [("snow", "white"), ("grass", "green"), ("a clear sky at noon", "blue"), ("coal", "black")];
     let item = |n: usize| {
         let (thing, colour) = things[n % things.len()];
-        let input = if n % 3 == 0 { format!("number {n}") } else { String::new() };
+        let input = if n.is_multiple_of(3) { format!("number {n}") } else { String::new() };
         json!({ "instruction": format!("Colour of {thing}?"), "input": input, "output": colour })
     };
     fs_err::write(&path, Value::Array((0..40).map(item).collect()).to_string()).unwrap();
@@ -268,7 +268,7 @@ fn another_base_under_the_same_name_is_refused() {
 fn labelled(folder: &Path) -> String {
     let path = folder.join("labels.csv");
     let row = |n: usize| {
-        let (label, word) = if n % 2 == 0 { ("ham", "lunch") } else { ("spam", "prize") };
+        let (label, word) = if n.is_multiple_of(2) { ("ham", "lunch") } else { ("spam", "prize") };
         format!("{label},message {n} about {} {word}{}\n", ["a", "the", "your"][n % 3], ["", " now", " today!"][n % 3])
     };
     fs_err::write(&path, format!("label,text\n{}", (0..60).map(row).collect::<String>())).unwrap();

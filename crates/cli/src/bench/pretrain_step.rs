@@ -1,6 +1,5 @@
 //! `cavy bench pretrain-step`: what one training step costs, at any size.
 
-use crate::bench::peak_memory_mb;
 use crate::error::CliError;
 use crate::{Ending, text};
 use cavy_model::{Device, Gpt2Config, Model, ModelConfig, WeightInit};

@@ -177,9 +177,9 @@ fn reasons(steps: &[StepCount], unit: &str) -> String {
         reasons.sort_by(|a, b| b.1.dropped.documents.cmp(&a.1.dropped.documents).then_with(|| a.0.cmp(b.0)));
         for (reason, dropped) in reasons {
             any = true;
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<details class=\"dropped\"><summary><b>{}</b> {}: {} ({} {unit})</summary>\n",
+                "<details class=\"dropped\"><summary><b>{}</b> {}: {} ({} {unit})</summary>",
                 thousands(dropped.dropped.documents),
                 escape(&step.step),
                 escape(reason),

@@ -93,13 +93,8 @@ pub(crate) fn run(args: &PaysArgs) -> Result<Ending, CliError> {
         text::say(&format!("{variant}: {} files, {} words", outcome.files.len(), text::count(words as f64)));
         let mut losses = Vec::new();
         for &seed in &comparison.seeds {
-            let Some(loss) = train(
-                &comparison.model,
-                &recipe.out.join("data"),
-                &held_out,
-                &args.out.join(format!("{variant}-{seed}")),
-                seed,
-            )?
+            let Some(loss) =
+                train(&comparison.model, &outcome.files, &held_out, &args.out.join(format!("{variant}-{seed}")), seed)?
             else {
                 return Ok(Ending::Stopped);
             };

@@ -48,9 +48,9 @@ pub(crate) fn run(args: &QualityArgs) -> Result<Ending, CliError> {
             let mut each = |document: cavy_curate::Document| {
                 number += 1;
                 if number.is_multiple_of(10) {
-                    held_out.push((document.text, label))
+                    held_out.push((document.text, label));
                 } else {
-                    examples.push((document.text, label))
+                    examples.push((document.text, label));
                 }
                 Ok(())
             };

@@ -129,12 +129,11 @@ fn phases(recipe: &Recipe, base: &Path) -> Result<Vec<Phase>, CurateError> {
     let mut phases = vec![Phase { first: 0, steps: Vec::new(), barrier: None }];
     for (index, step) in recipe.steps.iter().enumerate() {
         let last = phases.last_mut().expect("there is one from the start");
-        match prepare(step, base)? {
-            Some(ready) => last.steps.push(ready),
-            None => {
-                last.barrier = Some(step.clone());
-                phases.push(Phase { first: index + 1, steps: Vec::new(), barrier: None });
-            }
+        if let Some(ready) = prepare(step, base)? {
+            last.steps.push(ready);
+        } else {
+            last.barrier = Some(step.clone());
+            phases.push(Phase { first: index + 1, steps: Vec::new(), barrier: None });
         }
     }
     Ok(phases)

@@ -126,14 +126,13 @@ fn signer(barrier: &Step) -> Option<Signer> {
 }
 
 fn sign(signer: Option<&mut Signer>, text: &str, signature: &mut Vec<u64>) -> bool {
-    match signer {
-        Some(signer) => signer.sign(text, signature),
-        None => {
-            let hash = crate::text_hash(text);
-            signature.clear();
-            signature.extend([(hash >> 64) as u64, hash as u64]);
-            true
-        }
+    if let Some(signer) = signer {
+        signer.sign(text, signature)
+    } else {
+        let hash = crate::text_hash(text);
+        signature.clear();
+        signature.extend([(hash >> 64) as u64, hash as u64]);
+        true
     }
 }
 

@@ -72,7 +72,7 @@ impl Record {
         };
         let text = decode_text(&payload)?;
         let mut document = Document { text, is_html: is_html && response, ..Document::default() };
-        document.id = self.header("WARC-Record-ID").unwrap_or_default().trim_matches(['<', '>']).to_owned();
+        document.id = self.header("WARC-Record-ID").unwrap_or_default().trim_matches(['<', '>']).into();
         let url = self.header("WARC-Target-URI").or_else(|| self.header("uri"));
         let date = self.header("WARC-Date").or_else(|| self.header("archive-date"));
         for (key, value) in [("url", url), ("date", date)] {
@@ -162,7 +162,7 @@ impl<S: Source> WarcReader<S> {
             }
             match line.split_once(':') {
                 Some((name, value)) if record.headers.len() < 200 => {
-                    record.headers.push((name.trim().to_owned(), value.trim().to_owned()))
+                    record.headers.push((name.trim().to_owned(), value.trim().to_owned()));
                 }
                 _ => {
                     return Err(Broken {

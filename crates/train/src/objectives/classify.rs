@@ -101,7 +101,7 @@ pub struct LabelLoss;
 
 impl LabelLoss {
     /// The sum of the losses, differentiable, the tally, and the labels with the highest scores.
-    fn judge(self, model: &Model, batch: &Texts, dropout_key: Option<u64>) -> (Tensor<1>, Tally, Vec<usize>) {
+    fn judge(model: &Model, batch: &Texts, dropout_key: Option<u64>) -> (Tensor<1>, Tally, Vec<usize>) {
         let scores = batch.scores(model, dropout_key); // (B, C)
         let found = predictions(&scores);
         let right = found.iter().zip(&batch.labels).filter(|(found, label)| found == label).count();
@@ -128,12 +128,12 @@ impl Loss for LabelLoss {
     }
 
     fn learn(&self, model: &Model, batch: &Texts, share: f32, pass: PassSettings) -> (Gradients, Tally) {
-        let (loss, tally, _) = self.judge(model, batch, pass.dropout_key);
+        let (loss, tally, _) = Self::judge(model, batch, pass.dropout_key);
         (model.gradients(&(loss * share)), tally)
     }
 
     fn measure(&self, model: &Model, batch: &Texts) -> Tally {
-        self.judge(model, batch, None).1
+        Self::judge(model, batch, None).1
     }
 }
 
@@ -308,7 +308,7 @@ impl Objective for Classify<'_> {
         let mut confusion = vec![vec![0usize; labels.len()]; labels.len()];
         let mut tally = Tally::default();
         for batch in self.in_order(&parts.test) {
-            let (_, counted, predicted) = LabelLoss.judge(&plain, &batch, None);
+            let (_, counted, predicted) = LabelLoss::judge(&plain, &batch, None);
             tally.merge(&counted);
             for (found, &label) in predicted.into_iter().zip(&batch.labels) {
                 confusion[label][found] += 1;
