@@ -4,6 +4,7 @@
 //! of the answers alone, so its gradient is a number for every answer (see [`super::preference_loss`]), and the backward
 //! pass is that of a weighted sum of log-probabilities.
 
+use super::pairs::PairData;
 use super::preference_loss::{LossSettings, LossType, PairLogps, PairLoss, ScoredPair, pair_loss};
 use super::{BatchOf, Loss, Objective, PassSettings, Sample, Split, Tally};
 use crate::TrainError;
@@ -18,9 +19,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use cavy_generate::{GenerateSettings, Sampling, generate};
 use cavy_model::{Gradients, Model, Pass};
 use cavy_ops::Segments;
-use cavy_text::instruct::Parts;
-use cavy_text::preference::{self, Pair, PairReport};
-use cavy_text::rng::{hash_bytes, hash3};
+use cavy_text::preference::Pair;
+use cavy_text::rng::hash3;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,47 +44,6 @@ pub fn run(
 ) -> Result<Outcome, TrainError> {
     let prepare = |how: Preparation<'_>| Dpo::new(settings, base, how);
     run_objective(settings, run_dir, resume, prepare, observer, stop)
-}
-
-/// The pairs of a run, and the parts they are divided into.
-#[derive(Debug)]
-pub struct PairData {
-    /// All pairs.
-    pub pairs: Vec<Pair>,
-    /// What was read, cut and dropped.
-    pub report: PairReport,
-    /// Which are for what.
-    pub parts: Parts,
-}
-
-impl PairData {
-    /// Reads and divides the data of `settings` for the model `base`.
-    ///
-    /// Errors: unusable data, by file and line; no pair for training or validation.
-    pub fn load(settings: &DpoSettings, base: &Base) -> Result<Self, TrainError> {
-        let (mut format, context) = (settings.data.format_settings()?, base.context_length());
-        if format.max_length == 0 || format.max_length > context {
-            format.max_length = context;
-        }
-        let how = settings.data.pair_settings();
-        let template = base.template.as_ref();
-        let loaded = preference::load(&settings.data.sources()?, &format, &how, &base.tokenizer, &base.special, template)?;
-        let parts = settings.split.parts(loaded.pairs.len(), settings.run.seed)?;
-        if parts.validation.is_empty() {
-            return Err(TrainError::NoValidation { split: settings.split.split.clone(), items: loaded.pairs.len() });
-        }
-        Ok(Self { pairs: loaded.pairs, report: loaded.report, parts })
-    }
-
-    /// A hash of every token.
-    pub fn hash(&self) -> u64 {
-        self.pairs.iter().fold(0, |hash, pair| {
-            [&pair.prompt, &pair.chosen, &pair.rejected].into_iter().fold(hash, |hash, ids| {
-                let bytes: Vec<u8> = (ids.len() as u32).to_le_bytes().into_iter().chain(ids.iter().flat_map(|id| id.to_le_bytes())).collect();
-                hash_bytes(hash, &bytes)
-            })
-        })
-    }
 }
 
 /// Pairs on one token axis: a prompt, then both answers, each of which continues the prompt and sees nothing else.
@@ -319,7 +278,7 @@ pub struct Dpo<'a> {
 
 impl<'a> Dpo<'a> {
     fn new(settings: &'a DpoSettings, base: Base, how: Preparation<'_>) -> Result<Self, TrainError> {
-        let data = PairData::load(settings, &base)?;
+        let data = PairData::load(&settings.data, &settings.split, settings.run.seed, &base)?;
         (how.note)(data.report.to_string());
         let shuffle = settings.split.shuffle.then(|| hash3(settings.run.seed, PURPOSE, 0));
         let items = Items::new(&settings.optimization, data.parts.train.len(), settings.split.drop_last, shuffle)?;
@@ -411,10 +370,7 @@ impl Objective for Dpo<'_> {
     }
 
     fn overview(&self) -> Started {
-        let tokens = |split| {
-            let pairs = self.part(split).iter().map(|&index| &self.data.pairs[index]);
-            pairs.map(|pair| (pair.prompt.len() + pair.chosen.len() + pair.rejected.len()) as u64).sum()
-        };
+        let tokens = |split| self.data.tokens(self.part(split)) as u64;
         Started {
             train_tokens: tokens(Split::Training),
             val_tokens: tokens(Split::Validation),

@@ -178,7 +178,7 @@ impl Settings for DpoSettings {
     }
 
     fn decided(mut self) -> Self {
-        // TRL's rates: a tenth of what LoRA takes, since adapters begin at zero.
+        // TRL's rates; adapters, which begin at zero, take ten times what whole models take.
         if self.optimization.peak_lr == 0.0 {
             self.optimization.peak_lr = if self.adapter.is_on() { 1e-5 } else { 1e-6 };
         }
