@@ -15,7 +15,7 @@ pub struct Segment {
 
 /// The segments of a batch. Invariant: they tile the token axis in order, and a prefix is an earlier segment
 /// without a prefix of its own, so kernels check nothing again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segments {
     list: Vec<Segment>,
     tokens: usize,
@@ -38,6 +38,14 @@ impl Segments {
     /// `count` sequences of `len` tokens each.
     pub fn uniform(count: usize, len: usize) -> Self {
         Self::of_lengths(&vec![len; count])
+    }
+
+    /// The same, after one more sequence of its own, from position 0.
+    #[must_use]
+    pub fn with_segment(mut self, len: usize) -> Self {
+        self.list.push(Segment { start: self.tokens, len, position: 0, prefix: None });
+        self.tokens += len;
+        self
     }
 
     /// The same, after one more segment that continues segment `prefix`.
