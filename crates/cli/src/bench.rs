@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 mod decode;
 mod filters;
+mod dpo;
 mod pretrain_step;
 mod sft;
 
@@ -19,6 +20,8 @@ pub(crate) struct BenchArgs {
 enum Bench {
     /// Matrix products: the rate that everything else is held against
     Matmul(doctor::DoctorArgs),
+    /// Steps of DPO on pairs of answers in file order
+    Dpo(dpo::DpoArgs),
     /// Tokens a second of a model: prompts read and answers written
     Decode(decode::DecodeArgs),
     /// FineWeb's filters, MinHash signatures and exact copies over documents
@@ -33,6 +36,7 @@ enum Bench {
 pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
     match &args.bench {
         Bench::Matmul(args) => doctor::doctor(args),
+        Bench::Dpo(args) => dpo::run(args),
         Bench::Decode(args) => decode::run(args),
         Bench::Filters(args) => filters::run(args),
         Bench::PretrainStep(args) => pretrain_step::run(args),

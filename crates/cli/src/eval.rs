@@ -20,6 +20,8 @@ pub(crate) struct EvalArgs {
 enum Measure {
     /// How well a model predicts a text: perplexity and bits per byte
     Perplexity(PerplexityArgs),
+    /// How well a reward model tells better from worse answers
+    Reward(crate::reward::RewardEvalArgs),
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +47,13 @@ struct PerplexityArgs {
 
 /// Measures.
 pub(crate) fn eval(args: &EvalArgs) -> Result<Ending, CliError> {
-    let Measure::Perplexity(args) = &args.measure;
+    match &args.measure {
+        Measure::Perplexity(args) => perplexity(args),
+        Measure::Reward(args) => crate::reward::eval(args),
+    }
+}
+
+fn perplexity(args: &PerplexityArgs) -> Result<Ending, CliError> {
     let opened = open(&args.model)?;
     let document = fs_err::read_to_string(&args.data).map_err(CliError::read(&args.data))?;
     let mut ids = opened.tokenizer.encode_ordinary(&document)?;

@@ -9,6 +9,7 @@ mod convert;
 mod curve;
 mod data;
 mod doctor;
+mod dpo;
 mod error;
 mod eval;
 mod generate;
@@ -19,6 +20,7 @@ mod options;
 mod plan;
 mod pretrain;
 mod report;
+mod reward;
 mod run;
 mod sampling;
 mod scaling;
@@ -31,7 +33,7 @@ mod verb;
 mod watch;
 
 use cavy_train::PretrainSettings;
-use cavy_train::settings::{ClassifySettings, SftSettings};
+use cavy_train::settings::{ClassifySettings, DpoSettings, RewardSettings, SftSettings};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -55,6 +57,12 @@ enum Verb {
     Sft(verb::TrainArgs),
     /// Teach a model to tell labels of texts
     Classify(verb::TrainArgs),
+    /// Learn from preferences: DPO and its relatives, on pairs of answers
+    Dpo(verb::TrainArgs),
+    /// Train a reward model on pairs of answers
+    Reward(verb::TrainArgs),
+    /// Rate answers with a reward model
+    Score(reward::ScoreArgs),
     /// Tell the labels of texts with a model that `classify` made
     Predict(classify::PredictArgs),
     /// Continue a prompt, or a file of prompts
@@ -96,6 +104,8 @@ enum Ending {
 fn command() -> clap::Command {
     let with_verbs = Cli::command().mut_subcommand("pretrain", options::with_settings::<PretrainSettings>);
     let with_verbs = with_verbs.mut_subcommand("sft", options::with_settings::<SftSettings>);
+    let with_verbs = with_verbs.mut_subcommand("dpo", options::with_settings::<DpoSettings>);
+    let with_verbs = with_verbs.mut_subcommand("reward", options::with_settings::<RewardSettings>);
     let with_verbs = with_verbs.mut_subcommand("classify", options::with_settings::<ClassifySettings>);
     with_verbs.mut_subcommand("schedule", options::with_settings::<PretrainSettings>)
 }
@@ -111,6 +121,9 @@ fn main() -> ExitCode {
         Verb::Pretrain(args) => verb::train::<PretrainSettings>(&args, given),
         Verb::Sft(args) => verb::train::<SftSettings>(&args, given),
         Verb::Classify(args) => verb::train::<ClassifySettings>(&args, given),
+        Verb::Dpo(args) => verb::train::<DpoSettings>(&args, given),
+        Verb::Reward(args) => verb::train::<RewardSettings>(&args, given),
+        Verb::Score(args) => reward::score(&args),
         Verb::Predict(args) => classify::predict(&args),
         Verb::Generate(args) => generate::generate(&args),
         Verb::Chat(args) => chat::chat(&args),

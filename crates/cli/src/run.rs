@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::options::TomlFile;
 use crate::verb::{self, Verb};
 use crate::{Ending, text};
-use cavy_train::settings::{ClassifySettings, SftSettings, nearest};
+use cavy_train::settings::{ClassifySettings, DpoSettings, RewardSettings, SftSettings, nearest};
 use cavy_train::{PretrainSettings, Settings, SettingsError};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -49,10 +49,12 @@ type Run = fn(&Table, bool) -> Result<Ending, CliError>;
 type Decide = fn(Table, &Path) -> Result<(Table, Run), SettingsError>;
 
 /// The verbs that a stage can have.
-const VERBS: [(&str, Decide); 3] = [
+const VERBS: [(&str, Decide); 5] = [
     (PretrainSettings::VERB, decide::<PretrainSettings>),
     (SftSettings::VERB, decide::<SftSettings>),
     (ClassifySettings::VERB, decide::<ClassifySettings>),
+    (DpoSettings::VERB, decide::<DpoSettings>),
+    (RewardSettings::VERB, decide::<RewardSettings>),
 ];
 
 fn decide<S: Verb>(table: Table, out: &Path) -> Result<(Table, Run), SettingsError> {

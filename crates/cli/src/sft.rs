@@ -39,7 +39,7 @@ impl Verb for SftSettings {
 }
 
 /// An example with the tokens that carry loss in green, or between marks where there are no colours.
-fn shown(example: &Example, tokenizer: &Tokenizer, colour: bool) -> String {
+pub(crate) fn shown(example: &Example, tokenizer: &Tokenizer, colour: bool) -> String {
     let (begin, end, key) =
         if colour { ("\u{1b}[32m", "\u{1b}[0m", "in green") } else { ("⟦", "⟧", "between ⟦ and ⟧") };
     let span = |span: cavy_text::instruct::Span| {

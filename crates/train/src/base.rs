@@ -223,6 +223,17 @@ impl Tuned {
         self.hash
     }
 
+    /// A hash of everything that decides what the model says before training.
+    ///
+    /// Errors: files that cannot be read.
+    pub fn start_hash(&self) -> Result<u64, TrainError> {
+        let with_form = cavy_text::rng::hash_bytes(self.hash, format!("{:?}", self.weights).as_bytes());
+        let Some(adapter) = &self.init_adapter else { return Ok(with_form) };
+        let path = adapter.join("adapter_model.safetensors");
+        let file = Fingerprint::of_file(&path).map_err(|source| TrainError::Read { path, source })?;
+        Ok(cavy_text::rng::mix(with_form ^ file.hash))
+    }
+
     fn has_adapter(&self) -> bool {
         self.adapter.is_some() || self.init_adapter.is_some()
     }

@@ -3,8 +3,12 @@
 //! ([`crate::run`]).
 
 pub mod classify;
+pub mod dpo;
 pub mod next_token;
+pub mod pairs;
+pub mod preference_loss;
 pub mod pretrain;
+pub mod reward;
 pub mod sft;
 
 use crate::TrainError;

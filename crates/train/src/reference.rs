@@ -57,7 +57,8 @@ pub fn load_or_compute(
     }
     let pairs = compute();
     let saved = Saved { version: VERSION, key, hash: hash(&pairs), pairs };
-    let json = serde_json::to_vec(&saved).map_err(|source| TrainError::Write { path: path.into(), source: source.into() })?;
+    let json =
+        serde_json::to_vec(&saved).map_err(|source| TrainError::Write { path: path.into(), source: source.into() })?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(crate::files::write_error(folder))?;
     }

@@ -9,7 +9,10 @@ mod base;
 mod check;
 mod choices;
 mod classify;
+mod dpo;
+mod pairs;
 mod pretrain;
+mod reward;
 mod sft;
 mod table;
 
@@ -17,7 +20,10 @@ pub use adapter::{AdapterSettings, Scaling};
 pub use base::{BaseDtype, ModelSettings, SplitOrder, SplitSettings};
 pub use choices::{Arch, LrSchedule, Warmup, WeightInit, WindowOrder};
 pub use classify::ClassifySettings;
+pub use dpo::DpoSettings;
+pub use pairs::PairDataSettings;
 pub use pretrain::{PretrainSettings, Sizes};
+pub use reward::RewardSettings;
 pub use sft::SftSettings;
 pub use table::{Settings, nearest};
 

@@ -14,7 +14,7 @@ use crate::metrics::{EvalRecord, Observer, Started};
 use crate::reference::{self, ReferenceKey};
 use crate::run::{Outcome, Preparation, run_objective};
 use crate::sampler::Items;
-use crate::settings::{DpoSettings, Settings};
+use crate::settings::DpoSettings;
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_generate::{GenerateSettings, Sampling, generate};
 use cavy_model::{Gradients, Model, Pass};
@@ -213,7 +213,11 @@ impl Preference {
             .with("rewards/chosen", sum(|pair| pair.chosen_reward), pairs)
             .with("rewards/rejected", sum(|pair| pair.rejected_reward), pairs)
             .with("rewards/margins", sum(|pair| pair.chosen_reward - pair.rejected_reward), pairs)
-            .with("rewards/accuracies", sum(|pair| f64::from(u8::from(pair.chosen_reward > pair.rejected_reward))), pairs)
+            .with(
+                "rewards/accuracies",
+                sum(|pair| f64::from(u8::from(pair.chosen_reward > pair.rejected_reward))),
+                pairs,
+            )
             .with("logps/chosen", policy.iter().map(|pair| pair.chosen).sum(), pairs)
             .with("logps/rejected", policy.iter().map(|pair| pair.rejected).sum(), pairs)
             .with("entropy", entropy.iter().map(|&entropy| f64::from(entropy)).sum(), tokens);
@@ -245,8 +249,7 @@ impl Loss for Preference {
         let losses = self.losses(batch, &policy, kl);
         // Every token of an answer has the derivative by the answer's log-probability.
         let of_answers = losses.iter().flat_map(|pair| [pair.d_chosen, pair.d_rejected]).zip(&batch.lengths);
-        let factors: Vec<f32> =
-            of_answers.flat_map(|(d, &len)| std::iter::repeat_n(d as f32 * share, len)).collect();
+        let factors: Vec<f32> = of_answers.flat_map(|(d, &len)| std::iter::repeat_n(d as f32 * share, len)).collect();
         let count = factors.len();
         let factors = Tensor::<1>::from_data(TensorData::new(factors, [count]), &logprobs.device());
         let tally = self.tally(&policy, &losses, &values(&entropy), kl);
@@ -284,7 +287,8 @@ impl<'a> Dpo<'a> {
         let items = Items::new(&settings.optimization, data.parts.train.len(), settings.split.drop_last, shuffle)?;
         let tuned = Tuned::new(base, settings.model.base_dtype, &settings.adapter, settings.run.seed)?;
         let loss = Preference(settings.loss_settings());
-        let mut dpo = Self { settings, loss, tuned, data, items, reference: Vec::new(), judge: None, before: Vec::new() };
+        let mut dpo =
+            Self { settings, loss, tuned, data, items, reference: Vec::new(), judge: None, before: Vec::new() };
         dpo.refer(how)?;
         Ok(dpo)
     }
@@ -301,7 +305,8 @@ impl<'a> Dpo<'a> {
             let key = ReferenceKey { model: self.tuned.start_hash()?, data: self.data.hash() };
             let per_batch = self.settings.optimization.batch_size;
             reference::load_or_compute(&path, key, self.data.pairs.len(), how.note, || {
-                let batch = |pairs: &[Pair]| PairBatch::new(pairs, vec![PairLogps::default(); pairs.len()]).logps(&start);
+                let batch =
+                    |pairs: &[Pair]| PairBatch::new(pairs, vec![PairLogps::default(); pairs.len()]).logps(&start);
                 self.data.pairs.chunks(per_batch).flat_map(batch).collect()
             })?
         } else {
@@ -397,7 +402,8 @@ impl Objective for Dpo<'_> {
 
     fn batches(&mut self, _model: &Model, step: usize) -> Result<Vec<BatchOf<Self>>, TrainError> {
         let micro_batches = self.items.step(step);
-        let indices = |places: &Vec<usize>| places.iter().map(|&place| self.data.parts.train[place]).collect::<Vec<_>>();
+        let indices =
+            |places: &Vec<usize>| places.iter().map(|&place| self.data.parts.train[place]).collect::<Vec<_>>();
         Ok(micro_batches.iter().map(|places| self.batch(&indices(places))).collect())
     }
 

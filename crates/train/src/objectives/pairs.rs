@@ -46,7 +46,11 @@ impl PairData {
     pub fn hash(&self) -> u64 {
         self.pairs.iter().fold(0, |hash, pair| {
             [&pair.prompt, &pair.chosen, &pair.rejected].into_iter().fold(hash, |hash, ids| {
-                let bytes: Vec<u8> = (ids.len() as u32).to_le_bytes().into_iter().chain(ids.iter().flat_map(|id| id.to_le_bytes())).collect();
+                let bytes: Vec<u8> = (ids.len() as u32)
+                    .to_le_bytes()
+                    .into_iter()
+                    .chain(ids.iter().flat_map(|id| id.to_le_bytes()))
+                    .collect();
                 hash_bytes(hash, &bytes)
             })
         })

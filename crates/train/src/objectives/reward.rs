@@ -9,7 +9,7 @@ use crate::data::DataFingerprint;
 use crate::metrics::{EvalRecord, Observer, Started};
 use crate::run::{Outcome, Preparation, run_objective};
 use crate::sampler::Items;
-use crate::settings::{RewardSettings, Settings};
+use crate::settings::RewardSettings;
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_model::{Gradients, Model, Pass};
 use cavy_ops::Segments;
@@ -104,6 +104,11 @@ pub struct RatedPairs {
 }
 
 impl RatedPairs {
+    /// Scores of chosen and rejected answers in turn.
+    pub fn rate(&self, model: &Model) -> Vec<f64> {
+        self.answers.rate(model)
+    }
+
     /// A batch of pairs.
     pub fn new<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> Self {
         let pairs: Vec<&Pair> = pairs.into_iter().collect();
@@ -134,10 +139,11 @@ impl BradleyTerry {
             margin += pair[0] - pair[1];
             derivatives.extend([d_chosen, d_rejected]);
         }
-        let tally = Tally::of_loss(loss, pairs)
-            .with("accuracy", right, pairs)
-            .with("margin", margin, pairs)
-            .with("mean_reward", scores.iter().sum(), scores.len() as f64);
+        let tally = Tally::of_loss(loss, pairs).with("accuracy", right, pairs).with("margin", margin, pairs).with(
+            "mean_reward",
+            scores.iter().sum(),
+            scores.len() as f64,
+        );
         (tally, derivatives)
     }
 }
@@ -308,7 +314,8 @@ impl Objective for Reward<'_> {
 
     fn batches(&mut self, _model: &Model, step: usize) -> Result<Vec<BatchOf<Self>>, TrainError> {
         let micro_batches = self.items.step(step);
-        let indices = |places: &Vec<usize>| places.iter().map(|&place| self.data.parts.train[place]).collect::<Vec<_>>();
+        let indices =
+            |places: &Vec<usize>| places.iter().map(|&place| self.data.parts.train[place]).collect::<Vec<_>>();
         Ok(micro_batches.iter().map(|places| self.batch(&indices(places))).collect())
     }
 
@@ -351,7 +358,8 @@ impl Objective for Reward<'_> {
         let parts = &self.data.parts;
         let measured = |part: &[usize]| {
             let per_batch = self.settings.optimization.batch_size;
-            let scores: Vec<f64> = part.chunks(per_batch).flat_map(|part| self.batch(part).answers.rate(&plain)).collect();
+            let scores: Vec<f64> =
+                part.chunks(per_batch).flat_map(|part| self.batch(part).answers.rate(&plain)).collect();
             let pairs = part.iter().map(|&index| &self.data.pairs[index]);
             let lengths: Vec<usize> = pairs.flat_map(|pair| [pair.chosen.len(), pair.rejected.len()]).collect();
             (!part.is_empty()).then(|| evaluate(&scores, &lengths))

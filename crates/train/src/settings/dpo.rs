@@ -137,7 +137,13 @@ impl DpoSettings {
 
     fn validate_loss(&self) -> Result<(), SettingsError> {
         let beta = self.beta;
-        demand(beta > 0.0 && beta.is_finite(), "beta", beta, "a number above 0", "0.1 is usual for `sigmoid`, 2 for `simpo`")?;
+        demand(
+            beta > 0.0 && beta.is_finite(),
+            "beta",
+            beta,
+            "a number above 0",
+            "0.1 is usual for `sigmoid`, 2 for `simpo`",
+        )?;
         let (smoothing, most) = (self.label_smoothing, if self.loss_type == LossType::Robust { 0.5 } else { 1.0 });
         let expected = format!("at least 0 and below {most}");
         demand((0.0..most).contains(&smoothing), "label_smoothing", smoothing, &expected, "0 trusts every label")?;
@@ -147,7 +153,13 @@ impl DpoSettings {
             ("desirable_weight", self.desirable_weight),
             ("undesirable_weight", self.undesirable_weight),
         ] {
-            demand(weight >= 0.0 && weight.is_finite(), key, weight, "a finite number of at least 0", "0 turns it off")?;
+            demand(
+                weight >= 0.0 && weight.is_finite(),
+                key,
+                weight,
+                "a finite number of at least 0",
+                "0 turns it off",
+            )?;
         }
         Ok(())
     }

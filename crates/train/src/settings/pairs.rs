@@ -1,7 +1,7 @@
 //! How pairs of answers are read.
 
 use super::check::demand;
-use super::named;
+use super::base::named;
 use super::sft::wrong;
 use crate::SettingsError;
 use cavy_text::instruct::{BadItems, FormatSettings, Overlong, PromptTemplate, Source};
@@ -60,7 +60,6 @@ impl Default for PairDataSettings {
 }
 
 impl PairDataSettings {
-
     /// The files, with their weights.
     ///
     /// Errors: a weight that cannot be one.

@@ -196,7 +196,7 @@ impl SftSettings {
 }
 
 /// The error of a setting whose reader says what is wrong.
-fn wrong(key: &str, found: &str, reason: &str) -> SettingsError {
+pub(super) fn wrong(key: &str, found: &str, reason: &str) -> SettingsError {
     let (expected, hint) = reason.split_once(", hint: ").unwrap_or((reason, "correct it, or leave it out"));
     SettingsError::Invalid {
         key: key.to_owned(),

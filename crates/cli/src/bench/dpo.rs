@@ -1,0 +1,165 @@
+//! `cavy bench dpo`: steps of learning from preferences in file order, as the peer's script takes them.
+
+use crate::bench::peak_memory_mb;
+use crate::error::CliError;
+use crate::open::base;
+use crate::{Ending, text};
+use cavy_model::Device;
+use cavy_ops::{Exec, set_exec};
+use cavy_train::base::Tuned;
+use cavy_train::objectives::dpo::{PairBatch, Preference};
+use cavy_train::objectives::pairs::PairData;
+use cavy_train::objectives::preference_loss::PairLogps;
+use cavy_train::optimizer::Optimizer;
+use cavy_train::settings::{
+    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, OptimizationSettings, PairDataSettings, SplitSettings,
+};
+use cavy_train::step::{StepSettings, step};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Debug, Args)]
+pub(crate) struct DpoArgs {
+    /// Model to fine-tune
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// Pairs of answers
+    #[arg(long, default_value = "instruction-data-with-preference.json", value_name = "FILE")]
+    data: PathBuf,
+    /// What is trained: every weight, or adapters of rank 16 on every linear layer; `-pre` as in the peer's script, where it
+    /// computes the reference beforehand (here that is always so)
+    #[arg(long, value_enum, default_value_t = Mode::Full)]
+    mode: Mode,
+    /// Steps
+    #[arg(long, default_value_t = 4)]
+    steps: usize,
+    /// Pairs of a step
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Learning rate of every step
+    #[arg(long, default_value_t = 5e-6)]
+    lr: f64,
+    /// The first pair
+    #[arg(long, default_value_t = 0)]
+    first: usize,
+    /// Threads; 0 for all cores
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// How strongly margins count
+    #[arg(long, default_value_t = 0.1)]
+    beta: f64,
+    /// Adapter to start from, in PEFT's format
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// How frozen weights are kept beside an adapter
+    #[arg(long, value_enum, default_value_t = BaseDtype::F32)]
+    base_dtype: BaseDtype,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Full,
+    FullPre,
+    Lora,
+    LoraPre,
+    Dora,
+    DoraPre,
+}
+
+impl DpoArgs {
+    /// The settings that the peer's script has: constant rate, no decay, clipping at 1.
+    fn settings(&self) -> DpoSettings {
+        let adapter = match (self.mode, &self.adapter) {
+            (Mode::Full | Mode::FullPre, _) => AdapterSettings::default(),
+            (_, Some(path)) => {
+                AdapterSettings { init_adapter: path.display().to_string(), ..AdapterSettings::default() }
+            }
+            (mode, None) => AdapterSettings {
+                r: 16,
+                lora_alpha: 16.0,
+                use_dora: matches!(mode, Mode::Dora | Mode::DoraPre),
+                target_modules: vec!["all-linear".to_owned()],
+                ..AdapterSettings::default()
+            },
+        };
+        DpoSettings {
+            beta: self.beta,
+            model: ModelSettings {
+                model: self.model.display().to_string(),
+                base_dtype: self.base_dtype,
+                ..ModelSettings::default()
+            },
+            data: PairDataSettings {
+                data: vec![self.data.display().to_string()],
+                prompt_template: "alpaca".to_owned(),
+                ..PairDataSettings::default()
+            },
+            split: SplitSettings { split: "100".to_owned(), ..SplitSettings::default() },
+            adapter,
+            optimization: OptimizationSettings { weight_decay: 0.0, ..OptimizationSettings::default() },
+            ..DpoSettings::default()
+        }
+    }
+}
+
+/// Measures steps from the first on, the reference's log-probabilities included, without the loading of model and data.
+pub(crate) fn run(args: &DpoArgs) -> Result<Ending, CliError> {
+    set_exec(if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) });
+    let settings = args.settings();
+    let base = base(&settings.model)?;
+    let data = PairData::load(&settings.data, &settings.split, 0, &base)?;
+    let last = args.first + args.batch * args.steps;
+    if args.batch == 0 || args.steps == 0 || last > data.pairs.len() {
+        let message = format!("the data has {} pairs, {last} are asked for", data.pairs.len());
+        return Err(CliError::usage(
+            message,
+            "lower `--steps`, `--batch` or `--first`; each but the last is at least 1",
+        ));
+    }
+    let tuned = Tuned::new(base, settings.model.base_dtype, &settings.adapter, 0)?;
+    let mut model = tuned.model(None, &Device::flex().autodiff())?;
+    let mut optimizer = Optimizer::new(&settings.optimization);
+    let loss = Preference(settings.loss_settings());
+    let mut history = Vec::new();
+    let began = Instant::now();
+    let plain = model.valid();
+    let judged = |pairs: &[_]| PairBatch::new(pairs, vec![PairLogps::default(); pairs.len()]).logps(&plain);
+    let reference: Vec<Vec<PairLogps>> = data.pairs[args.first..last].chunks(args.batch).map(judged).collect();
+    drop(plain);
+    let reference_seconds = began.elapsed().as_secs_f64();
+    let steps = data.pairs[args.first..last].chunks(args.batch).zip(reference);
+    for (index, (pairs, reference)) in steps.enumerate() {
+        let batch = PairBatch::new(pairs, reference);
+        let how = StepSettings { lr: args.lr, max_norm: Some(1.0), step: index, seed: 0, recompute: false };
+        let (updated, report) = step(model, &mut optimizer, &loss, std::slice::from_ref(&batch), &how);
+        model = updated;
+        let mut record = json!({
+            "loss": report.loss, "grad_norm": report.grad_norm, "learning_rate": args.lr,
+            "epoch": (index + 1) as f64 / args.steps as f64,
+        });
+        for (name, value) in report.metrics {
+            record[name] = value.into();
+        }
+        history.push(record);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let mode = args.mode.to_possible_value().map_or(String::new(), |mode| mode.get_name().to_owned());
+    let (pairs_per_s, peak_mb) = ((last - args.first) as f64 / seconds, peak_memory_mb());
+    if args.json {
+        let json = json!({
+            "tool": "cavy", "mode": mode, "pairs_per_s": pairs_per_s, "seconds": seconds,
+            "reference_seconds": reference_seconds, "history": history, "peak_mb": peak_mb,
+        });
+        text::data(&json.to_string());
+    } else {
+        let losses: Vec<String> =
+            history.iter().map(|record| format!("{:.4}", record["loss"].as_f64().unwrap_or(f64::NAN))).collect();
+        text::data(&format!("{mode}: {pairs_per_s:.2} pairs/s, {peak_mb} MB, losses {}", losses.join(" ")));
+    }
+    Ok(Ending::Done)
+}
