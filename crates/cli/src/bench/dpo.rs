@@ -12,7 +12,7 @@ use cavy_train::objectives::pairs::PairData;
 use cavy_train::objectives::preference_loss::PairLogps;
 use cavy_train::optimizer::Optimizer;
 use cavy_train::settings::{
-    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, OptimizationSettings, PairDataSettings, SplitSettings,
+    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, OptimizationSettings, PairDataSettings,
 };
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
@@ -99,7 +99,6 @@ impl DpoArgs {
                 prompt_template: "alpaca".to_owned(),
                 ..PairDataSettings::default()
             },
-            split: SplitSettings { split: "100".to_owned(), ..SplitSettings::default() },
             adapter,
             optimization: OptimizationSettings { weight_decay: 0.0, ..OptimizationSettings::default() },
             ..DpoSettings::default()

@@ -1,7 +1,7 @@
 //! How pairs of answers are read.
 
-use super::check::demand;
 use super::base::named;
+use super::check::demand;
 use super::sft::wrong;
 use crate::SettingsError;
 use cavy_text::instruct::{BadItems, FormatSettings, Overlong, PromptTemplate, Source};
