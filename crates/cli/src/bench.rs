@@ -5,8 +5,8 @@ use crate::{Ending, doctor};
 use clap::{Args, Subcommand};
 
 mod decode;
-mod filters;
 mod dpo;
+mod filters;
 mod pretrain_step;
 mod sft;
 

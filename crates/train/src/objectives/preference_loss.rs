@@ -347,7 +347,7 @@ mod tests {
             for (average_log_prob, label_smoothing, sft_weight) in
                 [(false, 0.0, 0.0), (true, 0.1, 0.0), (false, 0.2, 0.3)]
             {
-                let with = LossSettings { average_log_prob, label_smoothing, sft_weight, ..settings(loss_type) };
+                let with = LossSettings { label_smoothing, average_log_prob, sft_weight, ..settings(loss_type) };
                 let found = pair_loss(&with, &pair());
                 let at = |chosen: f64, rejected: f64| {
                     let policy = PairLogps { chosen: -10.0 + chosen, rejected: -14.0 + rejected };
