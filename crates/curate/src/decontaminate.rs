@@ -126,7 +126,7 @@ mod tests {
         let overlap = DecontaminationConfig { find_overlap_ngrams: true, ..answer.clone() };
         let query = DecontaminationConfig { find_query_ngrams: true, ..answer.clone() };
         let check = |config: &DecontaminationConfig, text: &str, run: Option<&str>| {
-            assert_eq!(found(config.clone(), text).as_deref(), run, "{text}")
+            assert_eq!(found(config.clone(), text).as_deref(), run, "{text}");
         };
         check(&answer, "x f g h i y", Some("f g h i"));
         check(&answer, "x F - G! h.\nJ", None);

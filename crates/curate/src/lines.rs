@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn runs_of_line_feeds_split_as_the_pattern_does() {
         let check = |text: &str, least, parts: &[&str]| {
-            assert_eq!(split_newlines(text, least).collect::<Vec<_>>(), parts, "{text:?}")
+            assert_eq!(split_newlines(text, least).collect::<Vec<_>>(), parts, "{text:?}");
         };
         check("", 2, &[""]);
         check("a\nb\n\nc\n\n\nd", 2, &["a\nb", "c", "d"]);
