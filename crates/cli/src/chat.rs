@@ -1,5 +1,6 @@
 //! `cavy chat`: a conversation in the terminal.
 
+use crate::adapters::AdapterArgs;
 use crate::error::CliError;
 use crate::generate::chat_ids;
 use crate::open::{ModelArgs, Opened, open};
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct ChatArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// What the model is told before the conversation
     #[arg(long)]
     system: Option<String>,
@@ -34,7 +37,7 @@ const HELP: &str = "/reset forgets the conversation, /system TEXT starts it anew
 
 /// Talks until the input ends.
 pub(crate) fn chat(args: &ChatArgs) -> Result<Ending, CliError> {
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &args.adapters)?;
     let mut settings = args.sampling.settings(&opened.special.eos, &opened.defaults)?;
     let context = opened.model.config().context_length();
     let longest = if args.context == 0 { context.min(8192) } else { args.context.min(context) };

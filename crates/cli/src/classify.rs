@@ -1,6 +1,7 @@
 //! `cavy classify`: a model learns to tell labels; `cavy predict`: it tells them.
 
 use crate::Ending;
+use crate::adapters::AdapterArgs;
 use crate::error::CliError;
 use crate::open::base;
 use crate::open::{ModelArgs, open};
@@ -57,6 +58,8 @@ const AT_ONCE: usize = 16;
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Texts to label
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
@@ -70,7 +73,7 @@ pub(crate) struct PredictArgs {
 
 /// Tells the label of each text, with its probability.
 pub(crate) fn predict(args: &PredictArgs) -> Result<Ending, CliError> {
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &args.adapters)?;
     let labels = opened.model.labels().to_vec();
     if labels.is_empty() {
         let message = format!("{} has no head of labels", args.model.model.display());

@@ -1,5 +1,6 @@
 //! `cavy convert`: a model into another format, or with smaller weights.
 
+use crate::adapters;
 use crate::error::CliError;
 use crate::open::{DtypeArg, ModelArgs, source, words};
 use crate::{Ending, text};
@@ -19,6 +20,9 @@ use std::path::{Path, PathBuf};
 pub(crate) struct ConvertArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// Convert this PEFT adapter of the model instead: `--out` is then a `.gguf` file for llama.cpp's `--lora`
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Where to: a `.gguf` file, or a folder for Hugging Face's form
     #[arg(long, short)]
     out: PathBuf,
@@ -39,6 +43,17 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<Ending, CliError> {
         let message = format!("{} is already there", args.out.display());
         return Err(CliError::failed(message, "choose another name, or replace it with `--force`"));
     }
+    if let Some(adapter) = &args.adapter {
+        if !to_gguf || args.quantize != DtypeArg::Auto {
+            return Err(CliError::usage(
+                "an adapter is written as f32 into a `.gguf` file",
+                "give `--out adapter.gguf`",
+            ));
+        }
+        adapters::export(&source, adapter, &args.out)?;
+        text::say(&format!("{}: adapter for llama.cpp", args.out.display()));
+        return Ok(Ending::Done);
+    }
     let (tokenizer, special, template) = words(&source, args.model.tokenizer.as_deref())?;
     let extras = Extras { tokenizer, special, template };
     let bytes = if to_gguf { write_gguf(args, source, &extras)? } else { write_folder(args, &source, &extras)? };
@@ -47,10 +62,10 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<Ending, CliError> {
 }
 
 /// What lies beside the tensors.
-struct Extras {
-    tokenizer: Tokenizer,
-    special: SpecialTokens,
-    template: Option<ChatTemplate>,
+pub(crate) struct Extras {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) special: SpecialTokens,
+    pub(crate) template: Option<ChatTemplate>,
 }
 
 /// The form of a tensor in the file to be written.
@@ -146,20 +161,16 @@ fn tokenizer_keys(metadata: &mut Metadata, extras: &Extras) -> Result<(), CliErr
     Ok(())
 }
 
-fn write_folder(args: &ConvertArgs, source: &Source, extras: &Extras) -> Result<u64, CliError> {
-    if args.quantize.stored().is_some_and(|(dtype, _)| dtype.is_quantized()) {
-        return Err(CliError::usage(
-            "a Hugging Face folder holds no quantized blocks",
-            "write a `.gguf` file, or choose f32, f16 or bf16",
-        ));
-    }
-    let dir = &args.out;
-    fs_err::create_dir_all(dir).map_err(CliError::write(dir))?;
-    let write = |name: &str, text: &str| -> Result<(), CliError> {
-        let mut file = AtomicFile::create(&dir.join(name))?;
-        file.write(text.as_bytes())?;
-        Ok(file.commit()?)
-    };
+/// A file of text, whole or not at all.
+fn write_text(dir: &Path, name: &str, text: &str) -> Result<(), CliError> {
+    let mut file = AtomicFile::create(&dir.join(name))?;
+    file.write(text.as_bytes())?;
+    Ok(file.commit()?)
+}
+
+/// What lies beside the tensors in a Hugging Face folder: tokenizer, chat template, generation settings.
+pub(crate) fn write_beside(dir: &Path, source: &Source, extras: &Extras) -> Result<(), CliError> {
+    let write = |name: &str, text: &str| write_text(dir, name, text);
     let mut copied = Vec::new();
     if let Origin::Folder(from) = &source.origin {
         for name in [
@@ -194,6 +205,20 @@ fn write_folder(args: &ConvertArgs, source: &Source, extras: &Extras) -> Result<
         let config = json!({"bos_token_id": extras.special.bos, "eos_token_id": extras.special.eos});
         write("generation_config.json", &format!("{config:#}\n"))?;
     }
+    Ok(())
+}
+
+fn write_folder(args: &ConvertArgs, source: &Source, extras: &Extras) -> Result<u64, CliError> {
+    if args.quantize.stored().is_some_and(|(dtype, _)| dtype.is_quantized()) {
+        return Err(CliError::usage(
+            "a Hugging Face folder holds no quantized blocks",
+            "write a `.gguf` file, or choose f32, f16 or bf16",
+        ));
+    }
+    let dir = &args.out;
+    fs_err::create_dir_all(dir).map_err(CliError::write(dir))?;
+    let write = |name: &str, text: &str| write_text(dir, name, text);
+    write_beside(dir, source, extras)?;
     let outgoing: Vec<Outgoing> =
         source.tensors.infos().map(|info| outgoing(&source.tensors, info, form(info, args.quantize, false))).collect();
     let stored = outgoing.iter().find(|tensor| tensor.shape.len() > 1).map_or(Dtype::F32, |tensor| tensor.dtype);

@@ -1,5 +1,6 @@
 //! `cavy eval`: a model on text.
 
+use crate::adapters::AdapterArgs;
 use crate::error::CliError;
 use crate::open::{ModelArgs, Opened, open};
 use crate::{Ending, text};
@@ -28,6 +29,8 @@ enum Measure {
 struct PerplexityArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Text file
     #[arg(long)]
     data: PathBuf,
@@ -54,7 +57,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<Ending, CliError> {
 }
 
 fn perplexity(args: &PerplexityArgs) -> Result<Ending, CliError> {
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &args.adapters)?;
     let document = fs_err::read_to_string(&args.data).map_err(CliError::read(&args.data))?;
     let mut ids = opened.tokenizer.encode_ordinary(&document)?;
     if args.max_tokens > 0 {

@@ -1,5 +1,6 @@
 //! `cavy generate`: continues prompts.
 
+use crate::adapters::AdapterArgs;
 use crate::error::CliError;
 use crate::open::{ModelArgs, Opened, open, source};
 use crate::sampling::SamplingArgs;
@@ -18,6 +19,8 @@ use std::path::PathBuf;
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Text to continue
     #[arg(long, short, default_value = "", conflicts_with = "prompts")]
     prompt: String,
@@ -73,7 +76,7 @@ pub(crate) fn generate(args: &GenerateArgs) -> Result<Ending, CliError> {
     if args.dry_run {
         return dry_run(args);
     }
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &args.adapters)?;
     let settings = GenerateSettings {
         n: args.n.max(1),
         batch_size: args.batch_size,

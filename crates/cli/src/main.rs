@@ -2,6 +2,7 @@
 //!
 //! `main` parses, resolves, runs and reports; each verb is one file.
 
+mod adapters;
 mod bench;
 mod chat;
 mod classify;
@@ -15,6 +16,7 @@ mod eval;
 mod generate;
 mod hub;
 mod inspect;
+mod merge;
 mod open;
 mod options;
 mod plan;
@@ -75,6 +77,8 @@ enum Verb {
     Eval(eval::EvalArgs),
     /// Write a model in another format or with smaller weights
     Convert(convert::ConvertArgs),
+    /// Fold adapters into the weights of their base model, and say how much the logits differ
+    Merge(merge::MergeArgs),
     /// Show what is in a model file
     Inspect(inspect::InspectArgs),
     /// Draw the learning-rate curve of a run without training
@@ -130,6 +134,7 @@ fn main() -> ExitCode {
         Verb::Data(args) => data::data(&args),
         Verb::Eval(args) => eval::eval(&args),
         Verb::Convert(args) => convert::convert(&args),
+        Verb::Merge(args) => merge::merge(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Schedule(args) => schedule::schedule(&args, given),
         Verb::Run(args) => run::run(&args),

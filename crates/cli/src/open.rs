@@ -1,5 +1,6 @@
 //! A model as a user names it: weights, tokenizer, chat template, special tokens.
 
+use crate::adapters::AdapterArgs;
 use crate::error::CliError;
 use crate::hub;
 use crate::sampling::Defaults;
@@ -113,8 +114,8 @@ pub(crate) fn source(args: &ModelArgs) -> Result<Source, CliError> {
     Ok(Source::open(&resolve(&args.model)?)?)
 }
 
-/// Opens and loads a model with its tokenizer.
-pub(crate) fn open(args: &ModelArgs) -> Result<Opened, CliError> {
+/// Opens and loads a model with its tokenizer and adapters.
+pub(crate) fn open(args: &ModelArgs, adapters: &AdapterArgs) -> Result<Opened, CliError> {
     if args.threads > 0 {
         cavy_ops::set_exec(cavy_ops::Exec::new(args.threads));
     }
@@ -127,7 +128,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened, CliError> {
             "both must come from one model",
         ));
     }
-    let model = Model::open(&source, args.dtype.weights(), &Device::flex())?;
+    let model = adapters.put_on(Model::open(&source, args.dtype.weights(), &Device::flex())?)?;
     Ok(Opened { model, tokenizer, special, template, defaults: defaults(&source) })
 }
 

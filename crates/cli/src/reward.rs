@@ -1,6 +1,7 @@
 //! `cavy reward`: a reward model learns to rate answers; `cavy score`: it rates them.
 
 use crate::Ending;
+use crate::adapters::AdapterArgs;
 use crate::dpo::describe;
 use crate::error::CliError;
 use crate::open::{ModelArgs, base, open};
@@ -36,6 +37,8 @@ impl Verb for RewardSettings {
 pub(crate) struct ScoreArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// What is answered; with `--text`, one rating on stdout
     #[arg(long, default_value = "", requires = "text")]
     prompt: String,
@@ -62,7 +65,7 @@ struct Rated {
 /// Rates answers, one line each.
 pub(crate) fn score(args: &ScoreArgs) -> Result<Ending, CliError> {
     let items = items(args)?;
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &args.adapters)?;
     scores_one_thing(&opened.model)?;
     let encode = |item: &Rated| -> Result<(Vec<u32>, Vec<u32>), CliError> {
         let mut prompt = if item.prompt.is_empty() { Vec::new() } else { opened.encode(&item.prompt)? };
@@ -123,6 +126,8 @@ fn scores_one_thing(model: &cavy_model::Model) -> Result<(), CliError> {
 pub(crate) struct RewardEvalArgs {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Pairs of answers
     #[arg(long, num_args = 1.., required = true)]
     data: Vec<String>,
@@ -136,7 +141,7 @@ pub(crate) struct RewardEvalArgs {
 
 /// Measures a reward model on pairs: accuracy, margin, calibration, correlation with length.
 pub(crate) fn eval(args: &RewardEvalArgs) -> Result<Ending, CliError> {
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &args.adapters)?;
     scores_one_thing(&opened.model)?;
     let settings = PairDataSettings {
         data: args.data.clone(),

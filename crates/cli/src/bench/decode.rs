@@ -1,5 +1,6 @@
 //! `cavy bench decode`: how fast a model reads prompts and writes answers, as the peers' scripts measure it.
 
+use crate::adapters::AdapterArgs;
 use crate::error::CliError;
 use crate::open::{ModelArgs, open};
 use crate::{Ending, text};
@@ -36,7 +37,7 @@ pub(crate) struct DecodeArgs {
 
 /// Measures greedy answers and the reading of a prompt.
 pub(crate) fn run(args: &DecodeArgs) -> Result<Ending, CliError> {
-    let opened = open(&args.model)?;
+    let opened = open(&args.model, &AdapterArgs::default())?;
     let (model, prompt) = (&opened.model, opened.encode(&args.prompt)?);
     let settings = |max_tokens| GenerateSettings {
         max_tokens,
