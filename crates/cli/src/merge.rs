@@ -47,7 +47,7 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<Ending, CliError> {
     }
     let opened = open(&args.model, &AdapterArgs::default())?;
     let ids = opened.encode(&args.text)?;
-    let Opened { model, tokenizer, special, template } = opened;
+    let Opened { model, tokenizer, special, template, .. } = opened;
     let attached = args.adapters.put_on(model)?;
     let before = logits(&attached, &ids);
     let merged = attached.merged();

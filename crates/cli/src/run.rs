@@ -263,7 +263,7 @@ mod tests {
             ("[[stage]]\nname = '../x'\nverb = 'pretrain'", "stage 1 has no name of letters, digits and dashes"),
             (
                 "[[stage]]\nname = 'x'\nverb = 'sing'",
-                "`verb` is \"sing\", expected \"pretrain\", \"sft\", \"classify\"",
+                "`verb` is \"sing\", expected \"pretrain\", \"sft\", \"classify\", \"dpo\", \"reward\"",
             ),
             ("[[stage]]\nname = 'x'\nverb = 'pretrain'\nlr = 1", "unknown key `lr`"),
             ("[[stage]]\nname = 'x'\nverb = 'pretrain'", "`data` is nothing, expected at least one path"),

@@ -210,7 +210,7 @@ mod tests {
     fn a_classifier_tells_what_it_was_taught() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("quality.bin");
-        let settings = QualitySettings { bucket: 1 << 10, epoch: 20, ..QualitySettings::default() };
+        let settings = QualitySettings { bucket: 1 << 10, epoch: 50, lr: 0.5, ..QualitySettings::default() };
         let model = train(&examples(0, 40), &settings, &path).unwrap();
         for (text, label) in examples(100, 20) {
             let (found, p) = model.predict(&text).unwrap();

@@ -356,7 +356,8 @@ fn log_probabilities_have_the_gradients_of_the_loss_whatever_is_frozen() {
                 assert_eq!(found.is_some(), info.trainable, "{case} {}", info.name);
                 assert_eq!(expected.is_some(), info.trainable, "{case} {}", info.name);
                 if let (Some(found), Some(expected)) = (found, expected) {
-                    assert_near(&info.name, &found, &expected, 4e-6);
+                    // The same sums in another order: rows scaled after their product, or logits before it.
+                    assert_near(&info.name, &found, &expected, 1e-5);
                 }
             }
         }

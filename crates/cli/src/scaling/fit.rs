@@ -348,6 +348,6 @@ mod tests {
         let refused = |words: &[&str]| found(&[&[path.as_str(), "--bootstrap", "0"], words].concat()).err().unwrap();
         assert!(refused(&["--flops", "2e23"]).to_string().contains("decades beyond the points"));
         assert!(found(&[&path, "--bootstrap", "0", "--flops", "0.9e23"]).is_ok());
-        assert!(refused(&["--params", "1T", "--tokens", "1B"]).to_string().contains("parameters of 1.000e12"));
+        assert!(refused(&["--params", "10T", "--tokens", "1B"]).to_string().contains("parameters of 1.000e13"));
     }
 }

@@ -75,7 +75,11 @@ pub trait Settings: Args + Clone + Debug + Default + PartialEq + Serialize + Des
             decided.insert(key, value);
         }
         for flag in Self::augment_args(Command::new(Self::VERB)).get_arguments() {
-            one_of(&decided, flag.get_id().as_str(), &flag.get_possible_values())?;
+            let key = flag.get_id().as_str();
+            // A default that is no variant stands for none.
+            if decided.get(key) != defaults.get(key) {
+                one_of(&decided, key, &flag.get_possible_values())?;
+            }
         }
         let settings: Self = Value::Table(decided).try_into().map_err(|error: toml::de::Error| {
             let key = "settings".to_owned();
