@@ -1,6 +1,5 @@
 //! A checkpoint as the book "Build a Large Language Model (From Scratch)" saves it gives PyTorch's logits.
 //! `testdata/make_book.py` made it.
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 use burn::tensor::Device;
 use cavy_model::{Model, Pass, Source, Weights};
