@@ -1,6 +1,6 @@
 //! Data for fine-tuning on instructions and chats: from files to token ids and a loss mask.
 //!
-//! [`load`] reads rows ([`rows`](crate::rows)), recognizes their format ([`Format`]), writes each as text with a
+//! [`load`] reads rows (`rows`), recognizes their format ([`Format`]), writes each as text with a
 //! [`PromptTemplate`] or the model's chat template, and encodes it so that the prompt is a prefix of the ids. Which
 //! tokens carry loss is decided on the text, in bytes, and carried over to tokens; [`spans`] shows it. [`split`] sets
 //! parts of the data apart, [`Loaded::mix`] gives each source its weight.
