@@ -155,3 +155,15 @@ fn every_crate_follows_the_workspaces_lints() {
         }
     }
 }
+
+#[test]
+fn cargo_run_has_one_binary_to_run() {
+    let manifests = files(&root(), &["toml"]).into_iter().filter(|path| path.ends_with("Cargo.toml"));
+    let members = manifests.filter(|path| !path.components().any(|part| part.as_os_str() == "fuzz"));
+    let binaries = |path: PathBuf| {
+        let mains = usize::from(path.with_file_name("src").join("main.rs").exists());
+        let named = read(&path).lines().filter(|line| line.trim() == "[[bin]]").count();
+        mains.max(named)
+    };
+    assert_eq!(members.map(binaries).sum::<usize>(), 1, "`cargo run` asks which binary to run");
+}

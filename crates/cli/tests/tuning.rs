@@ -100,7 +100,8 @@ fn data_that_cannot_be_used_is_named_with_its_line() {
     let mut said = String::new();
     let mut case = |name: &str, item: &str, more: &[&str]| {
         write_items(folder.path(), item);
-        let flags = [&["sft", "--model", "base", "--data", "items.jsonl", "--dry-run"], more].concat();
+        let model: &[&str] = if more.contains(&"--model") { &[] } else { &["--model", "base"] };
+        let flags = [&["sft", "--data", "items.jsonl", "--dry-run"], model, more].concat();
         let output = cavy(folder.path(), &flags);
         assert!(!output.status.success(), "{name}: {}", text(&output));
         said += &["## ", name, "\n", &String::from_utf8_lossy(&output.stderr), "\n"].concat();

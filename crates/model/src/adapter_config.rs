@@ -17,6 +17,17 @@ pub enum Targets {
     Pattern(String),
 }
 
+impl std::fmt::Display for Targets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usual => f.write_str("the usual ones"),
+            Self::AllLinear => f.write_str("all-linear"),
+            Self::Names(names) => f.write_str(&names.join(",")),
+            Self::Pattern(pattern) => f.write_str(pattern),
+        }
+    }
+}
+
 impl Targets {
     /// Reads what a user writes: `all-linear`, or names with commas between, or a regular expression if it holds other
     /// characters than names do.

@@ -70,7 +70,7 @@ impl Model {
         });
         if placed == 0 {
             let known: Vec<String> = known.into_iter().collect();
-            let name = format!("{:?}", config.target_modules);
+            let name = config.target_modules.to_string();
             return Err(ModelError::NoModule { key: "target_modules", name, known: known.join(", ") });
         }
         self.adapters.push(Attached { config, originals });

@@ -197,7 +197,10 @@ impl SftSettings {
 
 /// The error of a setting whose reader says what is wrong.
 pub(super) fn wrong(key: &str, found: &str, reason: &str) -> SettingsError {
-    let (expected, hint) = reason.split_once(", hint: ").unwrap_or((reason, "correct it, or leave it out"));
+    let (expected, hint) = reason
+        .split_once("\nhint: ")
+        .or_else(|| reason.split_once(", hint: "))
+        .unwrap_or((reason, "correct it, or leave it out"));
     SettingsError::Invalid {
         key: key.to_owned(),
         found: format!("{found:?}"),

@@ -1,2 +1,0 @@
-//! Chores of the workspace. The house rules are tests: `cargo test -p xtask`.
-fn main() {}
