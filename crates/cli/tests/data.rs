@@ -70,6 +70,46 @@ fn the_made_web_is_curated_with_a_funnel_a_report_and_shards() {
     assert_eq!(fs_err::read(folder.join("clean/shards/tokens-00000.shard")).unwrap(), first);
 }
 
+/// All files below `folder`, by name.
+fn contents(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let entries = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.file_name().unwrap().to_string_lossy().into(), fs_err::read(&path).unwrap())).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_in_each_phase_and_run_again_with_other_workers_it_writes_the_same_bytes() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let make = ["data", "make", "--out", "web", "--documents", "2400", "--files", "8", "--held-out", "3"];
+    assert_eq!(cavy(folder, &make).0, 0);
+    let curate = |out, threads, memory| {
+        let data = ["data", "curate", "--data", "web/raw", "--tokenizer", "byte", "--shards", "--out", out];
+        data.into_iter().chain(["--threads", threads, "--memory-mb", memory]).collect::<Vec<_>>()
+    };
+    assert_eq!(cavy(folder, &curate("whole", "1", "2048")).0, 0);
+    // Killed after the third shard of the first phase, and after the second of the last.
+    for (shard, threads, memory) in [("done-0/000002.json", "2", "0"), ("done-1/000001.json", "1", "1")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cavy"));
+        command.args(curate("killed", threads, memory)).current_dir(folder).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        while !folder.join("killed/work").join(shard).exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "it was done before {shard} was seen");
+    }
+    let (code, _, said) = cavy(folder, &curate("killed", "3", "64"));
+    assert_eq!(code, 0, "{said}");
+    for part in ["data", "shards"] {
+        let (whole, killed) = (contents(&folder.join("whole").join(part)), contents(&folder.join("killed").join(part)));
+        assert!(whole == killed && whole.values().map(Vec::len).sum::<usize>() > 100_000, "{part}");
+    }
+    let funnel = |out: &str| fs_err::read_to_string(folder.join(out).join("funnel.json")).unwrap();
+    assert_eq!(funnel("killed"), funnel("whole"));
+}
+
 #[test]
 fn look_says_which_rule_drops_a_document_and_what_it_measured() {
     let folder = tempfile::tempdir().unwrap();

@@ -76,15 +76,18 @@ impl Extractor for Trafilatura {
         if html.len() > self.settings.max_bytes {
             return None;
         }
-        let options = rs_trafilatura::Options {
-            favor_precision: self.settings.favor_precision,
-            include_comments: false,
-            url: url.map(str::to_owned),
-            ..rs_trafilatura::Options::default()
-        };
-        // The library is young: a page on which it panics is a page without text.
-        let found = std::panic::catch_unwind(|| rs_trafilatura::extract_with_options(html, &options));
-        let text = found.ok()?.ok()?.content_text;
-        (!text.trim().is_empty()).then_some(text)
+        // In precision some pages come out empty; as in trafilatura, what then counts is the text that a second look finds.
+        let modes: &[bool] = if self.settings.favor_precision { &[true, false] } else { &[false] };
+        modes.iter().find_map(|&favor_precision| {
+            let options = rs_trafilatura::Options {
+                favor_precision,
+                include_comments: false,
+                url: url.map(str::to_owned),
+                ..rs_trafilatura::Options::default()
+            };
+            // The library is young: a page on which it panics is a page without text.
+            let found = std::panic::catch_unwind(|| rs_trafilatura::extract_with_options(html, &options));
+            found.ok()?.ok().map(|page| page.content_text).filter(|text| !text.trim().is_empty())
+        })
     }
 }

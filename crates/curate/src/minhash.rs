@@ -99,22 +99,75 @@ impl Signer {
         signature.clear();
         signature.resize(self.a.len(), u64::MAX);
         let mut any = false;
+        // Shingles wait until there are enough for one pass over the hash functions.
+        let mut waiting = [0; WAITING];
+        let mut count = 0;
         for_each_shingle(words, self.config.n_grams, |shingle| {
             any = true;
-            let x = match self.config.hash {
+            waiting[count] = match self.config.hash {
                 ShingleHash::Sha1 => sha1_64(shingle),
                 ShingleHash::Xxhash => xxh64(shingle, 0),
             };
-            for ((lowest, &a), &b) in signature.iter_mut().zip(&self.a).zip(&self.b) {
-                // The product wraps at 2^64 before the remainder is taken: part of the format.
-                let wrapped = x.wrapping_mul(a).wrapping_add(b);
-                let folded = (wrapped & PRIME) + (wrapped >> 61);
-                let hash = if folded >= PRIME { folded - PRIME } else { folded };
-                *lowest = (*lowest).min(hash);
+            count += 1;
+            if count == WAITING {
+                self.lower(&waiting, signature);
+                count = 0;
             }
         });
+        self.lower(&waiting[..count], signature);
         any
     }
+
+    /// Lowers every hash of `signature` to the least that the shingles `xs` have.
+    fn lower(&self, xs: &[u64], signature: &mut [u64]) {
+        // Compiled for AVX-512 besides, which has the products and minima of 64-bit integers.
+        pulp::Arch::new().dispatch(Lower { xs, a: &self.a, b: &self.b, signature });
+    }
+}
+
+/// Shingles of one pass over the hash functions.
+const WAITING: usize = 256;
+/// Hash functions that are held in registers while shingles pass.
+const LANES: usize = 16;
+
+/// Lowers every hash to the least that the shingles have.
+struct Lower<'a> {
+    xs: &'a [u64],
+    a: &'a [u64],
+    b: &'a [u64],
+    signature: &'a mut [u64],
+}
+
+impl pulp::WithSimd for Lower<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let (mut a, mut b) = (self.a.chunks_exact(LANES), self.b.chunks_exact(LANES));
+        let mut signature = self.signature.chunks_exact_mut(LANES);
+        for ((a, b), lowest) in (&mut a).zip(&mut b).zip(&mut signature) {
+            let (a, b): (&[u64; LANES], &[u64; LANES]) = (a.try_into().expect("exact"), b.try_into().expect("exact"));
+            let mut low: [u64; LANES] = (&*lowest).try_into().expect("exact");
+            for &x in self.xs {
+                for lane in 0..LANES {
+                    low[lane] = low[lane].min(hash(x, a[lane], b[lane]));
+                }
+            }
+            lowest.copy_from_slice(&low);
+        }
+        for ((&a, &b), lowest) in a.remainder().iter().zip(b.remainder()).zip(signature.into_remainder()) {
+            *lowest = self.xs.iter().fold(*lowest, |low, &x| low.min(hash(x, a, b)));
+        }
+    }
+}
+
+/// `(x a + b mod 2^64) mod (2^61 - 1)`: the product wraps at 2^64 before the remainder is taken, which is part of the format.
+#[inline(always)]
+fn hash(x: u64, a: u64, b: u64) -> u64 {
+    let wrapped = x.wrapping_mul(a).wrapping_add(b);
+    let folded = (wrapped & PRIME) + (wrapped >> 61);
+    // Below the prime, the difference wraps to something large.
+    folded.min(folded.wrapping_sub(PRIME))
 }
 
 /// Calls `each` with every run of `n` words, joined by spaces.

@@ -6,7 +6,7 @@ mod jsonl;
 pub mod warc;
 
 pub use decode::decode_text;
-pub use inputs::expand;
+pub use inputs::{Part, expand, parts};
 pub use jsonl::{parse_line, write_line};
 
 use crate::document::Document;
@@ -94,6 +94,24 @@ pub fn read_documents(
             return Ok(());
         };
         each(Document { text, id: name, is_html: kind == Kind::Html, ..Document::default() })
+    }
+}
+
+/// Hands every document of `part` to `each`, and every damage to `damage`.
+///
+/// Law: the documents of all parts of a file, one after another, are those of the file.
+/// Errors: as of [`read_documents`].
+pub fn read_part(
+    part: &Part,
+    each: &mut dyn FnMut(Document) -> Result<(), CurateError>,
+    damage: &mut dyn FnMut(Damage),
+) -> Result<(), CurateError> {
+    match &part.bytes {
+        None => read_documents(&part.path, each, damage),
+        Some(bytes) => {
+            let file = fs_err::File::open(&part.path).map_err(CurateError::read(&part.path))?;
+            jsonl::read_range(&part.path, BufReader::with_capacity(1 << 18, file), bytes, each, damage)
+        }
     }
 }
 

@@ -21,7 +21,8 @@ pub struct Recipe {
     pub data: Vec<String>,
     /// Folder of the output.
     pub out: PathBuf,
-    /// Memory for what can be traded against disk, in megabytes.
+    /// Memory to stay within, in megabytes: signatures that do not fit go to disk. Some 60 MB are always needed, and 60 bytes for
+    /// each copy that is found.
     pub memory_mb: usize,
     /// Tokenizer whose tokens are counted and written; none for words alone.
     pub tokenizer: String,

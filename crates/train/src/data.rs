@@ -64,7 +64,7 @@ impl Data {
 
 /// Reads, splits and tokenizes the text of `settings`.
 ///
-/// With `val_data`, all of `data` is for training. Without it, built-in data brings held-out text of its own, and of
+/// Shards as `cavy data curate` writes them are read as they are. With `val_data`, all of `data` is for training. Without it, built-in data brings held-out text of its own, and of
 /// other text the share `val_fraction` is held out: the end of a single document, or whole documents. A trained
 /// tokenizer sees training text only; a character tokenizer gets the characters of both.
 ///
@@ -89,6 +89,9 @@ fn prepare_up_to(
 ) -> Result<Data, TrainError> {
     if let Some(data) = cache.and_then(reopened) {
         return data;
+    }
+    if settings.data.iter().any(|path| is_shards(path)) {
+        return ready(settings);
     }
     let TrainValidation { train, validation: val } = documents(settings)?;
     let bytes = |documents: &[Document]| documents.iter().map(|document| document.text.len()).sum::<usize>();
@@ -130,6 +133,48 @@ fn reopened(cache: &Path) -> Option<Result<Data, TrainError>> {
         Ok(Data { tokenizer, train, val })
     };
     saved.exists().then(open)
+}
+
+/// The first file of a folder of shards.
+const FIRST_SHARD: &str = "tokens-00000.shard";
+
+fn is_shards(path: &str) -> bool {
+    Path::new(path).join(FIRST_SHARD).exists()
+}
+
+/// Data of which the training text is shards already, as `cavy data curate --shards` writes them.
+fn ready(settings: &PretrainSettings) -> Result<Data, TrainError> {
+    let invalid = |key: &str, found: String, expected: &str, hint: &str| {
+        TrainError::from(SettingsError::Invalid {
+            key: key.to_owned(),
+            found,
+            expected: expected.to_owned(),
+            hint: hint.to_owned(),
+        })
+    };
+    let [folder] = &settings.data[..] else {
+        let found = format!("{} paths, shards among them", settings.data.len());
+        return Err(invalid("data", found, "one folder of shards, or text alone", "curate all of it together"));
+    };
+    if settings.val_data.is_empty() {
+        let hint = "give text that was held out, or shards of it, in `val_data`";
+        return Err(invalid("val_data", "nothing".to_owned(), "a path, since shards are shuffled", hint));
+    }
+    if settings.tokenizer.starts_with("bpe:") || matches!(&*settings.tokenizer, "char" | "chars") {
+        let found = format!("`{}`", settings.tokenizer);
+        return Err(invalid("tokenizer", found, "the one that wrote the shards", "name it as the recipe does"));
+    }
+    let tokenizer = tokenizer(&settings.tokenizer, &[], &[])?;
+    let train = TokenStore::open(Path::new(folder), &tokenizer)?;
+    let val = match &settings.val_data[..] {
+        [held_out] if is_shards(held_out) => TokenStore::open(Path::new(held_out), &tokenizer)?,
+        _ => {
+            let TrainValidation { validation, .. } =
+                documents(&PretrainSettings { data: Vec::new(), ..settings.clone() })?;
+            TokenStore::build(validation.into_iter().map(Ok::<_, TextError>), &tokenizer)?
+        }
+    };
+    Ok(Data { tokenizer, train, val })
 }
 
 /// Training and validation documents.
@@ -260,6 +305,32 @@ mod tests {
         // The text is not read again.
         fs::remove_file(&path).unwrap();
         assert_eq!(prepared(100), in_memory);
+    }
+
+    #[test]
+    fn shards_are_read_as_they_are_with_the_tokenizer_that_wrote_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, val) = (folder.path().join("shards"), folder.path().join("b.txt"));
+        fs::write(&val, "validation").unwrap();
+        let documents = ["one text", "another"]
+            .map(|text| Ok(Document { text: text.to_owned(), place: cavy_text::Place::File(val.clone()) }));
+        let written = shards::write(&path, documents, &Tokenizer::bytes(), 5).unwrap();
+        let of = |tokenizer: &str, val_data: &[&Path]| PretrainSettings {
+            tokenizer: tokenizer.to_owned(),
+            val_data: val_data.iter().map(|path| path.display().to_string()).collect(),
+            ..settings(&path)
+        };
+        let data = prepared(&of("byte", &[&val])).unwrap();
+        assert_eq!(text(&data.train, &data.tokenizer), text(&written, &Tokenizer::bytes()));
+        assert_eq!(text(&data.val, &data.tokenizer), "validation");
+        let data = prepared(&of("byte", &[&path])).unwrap();
+        assert_eq!(data.val.len(), data.train.len());
+        for (settings, expected) in
+            [(of("byte", &[]), "val_data"), (of("char", &[&val]), "tokenizer"), (of("gpt2", &[&val]), "tokenizer")]
+        {
+            let error = prepared(&settings).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@ use crate::{Ending, text};
 use cavy_curate::filters::fineweb_filters;
 use cavy_curate::minhash::{MinhashConfig, Signer};
 use cavy_curate::read::parse_line;
-use cavy_curate::{Document, Scratch};
+use cavy_curate::{Document, Reason, Scratch};
 use clap::Args;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 #[derive(Debug, Args)]
@@ -72,11 +74,12 @@ pub(crate) fn run(args: &FiltersArgs) -> Result<Ending, CliError> {
     let mut verdicts = Verdicts::new();
     for _ in 0..args.runs.max(1) {
         // Filters change texts, so each pass has copies of its own, made before the clock starts.
-        let part = documents.len().div_ceil(threads);
-        let mut parts: Vec<Vec<Document>> = documents.chunks(part).map(<[Document]>::to_vec).collect();
+        let parts: Vec<Mutex<Vec<Document>>> = documents.chunks(PART).map(|part| Mutex::new(part.to_vec())).collect();
+        let next = AtomicUsize::new(0);
         let start = Instant::now();
         let found: Vec<Verdicts> = std::thread::scope(|scope| {
-            let workers: Vec<_> = parts.iter_mut().map(|part| scope.spawn(move || measure(args.work, part))).collect();
+            let worker = || measure(args.work, &parts, &next);
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
             workers.into_iter().map(|worker| worker.join().unwrap_or_default()).collect()
         });
         best = best.min(start.elapsed().as_secs_f64());
@@ -98,31 +101,48 @@ pub(crate) fn run(args: &FiltersArgs) -> Result<Ending, CliError> {
     Ok(Ending::Done)
 }
 
-fn measure(work: Work, documents: &mut [Document]) -> Verdicts {
-    let mut verdicts = Verdicts::new();
+/// Documents that a worker takes at a time.
+const PART: usize = 16;
+
+/// What one worker finds: it takes parts until there are none.
+fn measure(work: Work, parts: &[Mutex<Vec<Document>>], next: &AtomicUsize) -> Verdicts {
     match work {
         Work::Filters => {
             let (filters, mut scratch) = (fineweb_filters(), Scratch::default());
-            for document in documents {
+            each_document(parts, next, |document| {
                 scratch.forget();
-                let reason = filters.iter().find_map(|filter| filter.drops(document, &mut scratch));
-                let verdict = reason.as_deref().unwrap_or("kept");
-                match verdicts.get_mut(verdict) {
-                    Some(count) => *count += 1,
-                    None => drop(verdicts.insert(verdict.to_owned(), 1)),
-                }
-            }
+                filters.iter().find_map(|filter| filter.drops(document, &mut scratch)).unwrap_or("kept".into())
+            })
         }
         Work::Minhash => {
             let (mut signer, mut signature) = (Signer::new(MinhashConfig::default()), Vec::new());
-            let signed = documents.iter().filter(|document| signer.sign(&document.text, &mut signature)).count();
-            verdicts.insert("signed".to_owned(), signed);
+            each_document(parts, next, |document| {
+                if signer.sign(&document.text, &mut signature) { "signed".into() } else { "short".into() }
+            })
         }
         Work::Exact => {
             let mut seen: HashSet<u128> = HashSet::new();
-            let unique =
-                documents.iter().filter(|document| seen.insert(cavy_curate::text_hash(&document.text))).count();
-            verdicts.insert("unique".to_owned(), unique);
+            each_document(parts, next, |document| {
+                if seen.insert(cavy_curate::text_hash(&document.text)) { "unique".into() } else { "copy".into() }
+            })
+        }
+    }
+}
+
+fn each_document(
+    parts: &[Mutex<Vec<Document>>],
+    next: &AtomicUsize,
+    mut verdict: impl FnMut(&mut Document) -> Reason,
+) -> Verdicts {
+    let mut verdicts = Verdicts::new();
+    while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        for document in part.iter_mut() {
+            let verdict = verdict(document);
+            match verdicts.get_mut(&*verdict) {
+                Some(count) => *count += 1,
+                None => drop(verdicts.insert(verdict.into_owned(), 1)),
+            }
         }
     }
     verdicts

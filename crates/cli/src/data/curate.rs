@@ -27,7 +27,7 @@ pub(crate) struct CurateArgs {
     /// Workers [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
-    /// Memory for what can be traded against disk, in megabytes
+    /// Memory to stay within, in megabytes; what does not fit goes to disk
     #[arg(long)]
     memory_mb: Option<usize>,
     /// Tokenizer whose tokens are counted: `gpt2`, `bytes` or a tokenizer.json
@@ -84,6 +84,7 @@ fn decide(args: &CurateArgs) -> Result<(Recipe, PathBuf), CliError> {
 
 /// Curates.
 pub(crate) fn curate(args: &CurateArgs) -> Result<Ending, CliError> {
+    crate::start::give_memory_back();
     let (recipe, base) = decide(args)?;
     let tokenizer = tokenizer(&recipe.tokenizer, &base)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -65,13 +65,13 @@ pub(crate) struct LadderSettings {
     #[arg(long, default_value = "50k", value_parser = quantity::parse, value_name = "N")]
     pub(super) smallest: f64,
     /// Parameters of the largest model that the forecast rests on
-    #[arg(long, default_value = "400k", value_parser = quantity::parse, value_name = "N")]
+    #[arg(long, default_value = "300k", value_parser = quantity::parse, value_name = "N")]
     pub(super) largest: f64,
     /// Sizes from the smallest to the largest
     #[arg(long, default_value_t = 5)]
     pub(super) sizes: usize,
     /// Parameters of the model to foretell
-    #[arg(long, default_value = "800k", value_parser = quantity::parse, value_name = "N")]
+    #[arg(long, default_value = "600k", value_parser = quantity::parse, value_name = "N")]
     pub(super) target: f64,
     /// Tokens for each parameter; sizes below the largest are also trained on half and twice as many
     #[arg(long, default_value_t = 10.0)]
@@ -80,7 +80,7 @@ pub(crate) struct LadderSettings {
     #[arg(long, default_value_t = 3)]
     pub(super) seeds: usize,
     /// Tokens of a window
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 64)]
     pub(super) context_length: usize,
     /// Seed of everything
     #[arg(long, default_value_t = 42)]
@@ -183,7 +183,7 @@ fn check(settings: &LadderSettings) -> Result<(), CliError> {
         let found = [smallest, largest, target].map(quantity::shown).join(", ");
         return Err(CliError::usage(
             format!("the smallest, the largest and the target size are {found}"),
-            "let each be larger than the one before, for instance 50k, 400k and 800k",
+            "let each be larger than the one before, for instance 50k, 300k and 600k",
         ));
     }
     if settings.sizes < 3 || settings.seeds == 0 || settings.context_length < 8 {

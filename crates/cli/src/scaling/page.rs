@@ -25,7 +25,7 @@ pub(super) fn spread(low: f64, high: f64) -> impl Iterator<Item = f64> {
 /// A figure on white paper, whatever the page's colours, with a line of explanation.
 pub(super) fn figure(title: &str, words: &str, plot: &Plot) -> Result<String, CliError> {
     Ok(format!(
-        "<style>.plot svg text {{ font-size: 17px; fill: #3c3934; }}</style><figure class=\"full plot\" style=\"background:#fff;color:#1f1d1a;margin-bottom:20px\">\n<figcaption><h3>{}</h3></figcaption>\n\
+        "<style>.plot svg text {{ font-size: 15px; fill: #3c3934; }}</style><figure class=\"full plot\" style=\"background:#fff;color:#1f1d1a;margin-bottom:20px\">\n<figcaption><h3>{}</h3></figcaption>\n\
          {}\n<p style=\"font-size:14px;color:#6b665e;margin:4px\">{}</p>\n</figure>\n",
         escape(title),
         plot.svg()?,

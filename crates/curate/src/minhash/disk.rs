@@ -12,6 +12,9 @@ use std::collections::{BinaryHeap, HashMap};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// Bytes of signatures for which room is made beforehand, at most.
+const RESERVED_BYTES: usize = 256 << 20;
+
 /// Stage 1 of one shard: takes signatures, writes them sorted.
 #[derive(Debug)]
 pub struct SignatureWriter {
@@ -27,22 +30,30 @@ pub struct SignatureWriter {
 }
 
 impl SignatureWriter {
-    /// Writes into `folder`, at most `budget_bytes` of signatures in memory.
+    /// Writes into `folder`, at most `budget_bytes` of signatures in memory. What an earlier writer of the shard left goes.
     ///
-    /// Errors: if the folder cannot be made.
+    /// Errors: if the folder cannot be made or emptied.
     pub fn new(folder: &Path, shard: u32, config: &MinhashConfig, budget_bytes: usize) -> Result<Self, CurateError> {
         for bucket in 0..config.num_buckets {
-            fs::create_dir_all(folder.join(bucket_name(bucket))).map_err(CurateError::write(folder))?;
+            let bucket = folder.join(bucket_name(bucket));
+            fs::create_dir_all(&bucket).map_err(CurateError::write(folder))?;
+            // What a call that was killed has left: with another budget it would not be written over.
+            for left in (0..).map(|run| bucket.join(run_name(shard, run))).take_while(|left| left.exists()) {
+                fs::remove_file(&left).map_err(CurateError::write(&left))?;
+            }
         }
         let bytes = config.num_buckets * config.hashes_per_bucket * 8 + 4;
+        // Sorting takes the order of one bucket besides.
+        let run_documents = (budget_bytes / (bytes + 8)).max(64);
+        // All at once, since a vector that grows is there twice while it moves.
+        let reserved = run_documents.min(RESERVED_BYTES / bytes);
         Ok(Self {
             folder: folder.to_owned(),
             shard,
             config: config.clone(),
-            waiting: Vec::new(),
-            documents: Vec::new(),
-            // Sorting takes the order of one bucket besides.
-            run_documents: (budget_bytes / (bytes + 8)).max(64),
+            waiting: Vec::with_capacity(reserved * config.num_buckets * config.hashes_per_bucket),
+            documents: Vec::with_capacity(reserved),
+            run_documents,
             runs: 0,
         })
     }
@@ -74,8 +85,7 @@ impl SignatureWriter {
             order.sort_unstable_by(|&i, &j| {
                 key(i).cmp(key(j)).then_with(|| self.documents[i as usize].cmp(&self.documents[j as usize]))
             });
-            let path =
-                self.folder.join(bucket_name(bucket)).join(format!("{:06}-{:04}.minhash.sig", self.shard, self.runs));
+            let path = self.folder.join(bucket_name(bucket)).join(run_name(self.shard, self.runs));
             let file = fs::File::create(&path).map_err(CurateError::write(&path))?;
             let mut file = BufWriter::with_capacity(1 << 18, file);
             let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(CurateError::write(&path));
@@ -96,6 +106,10 @@ impl SignatureWriter {
 
 fn bucket_name(bucket: usize) -> String {
     format!("bucket_{bucket:03}")
+}
+
+fn run_name(shard: u32, run: usize) -> String {
+    format!("{shard:06}-{run:04}.minhash.sig")
 }
 
 /// What stage 3 found.
@@ -123,13 +137,17 @@ impl DuplicateSets {
     }
 }
 
-/// Stages 2 and 3 over the files of stage 1.
+/// Stages 2 and 3 over the files of stage 1, with at most about `memory_bytes` for reading them.
 ///
 /// Errors: if a file cannot be read or its records are not in order.
-pub fn find_duplicates(folder: &Path, config: &MinhashConfig) -> Result<DuplicateSets, CurateError> {
+pub fn find_duplicates(
+    folder: &Path,
+    config: &MinhashConfig,
+    memory_bytes: usize,
+) -> Result<DuplicateSets, CurateError> {
     let mut clusters = Clusters::default();
     for bucket in 0..config.num_buckets {
-        merge_bucket(&folder.join(bucket_name(bucket)), config.hashes_per_bucket, &mut clusters)?;
+        merge_bucket(&folder.join(bucket_name(bucket)), config.hashes_per_bucket, memory_bytes, &mut clusters)?;
     }
     Ok(DuplicateSets::of(&mut clusters))
 }
@@ -167,12 +185,13 @@ impl Run {
     }
 }
 
-fn merge_bucket(folder: &Path, hashes: usize, clusters: &mut Clusters) -> Result<(), CurateError> {
+fn merge_bucket(folder: &Path, hashes: usize, memory_bytes: usize, clusters: &mut Clusters) -> Result<(), CurateError> {
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).map_err(CurateError::read(folder))? {
         paths.push(entry.map_err(CurateError::read(folder))?.path());
     }
     paths.sort();
+    let buffer_bytes = (memory_bytes / paths.len().max(1)).clamp(1 << 12, 1 << 18);
     let mut runs = Vec::with_capacity(paths.len());
     let mut heap = BinaryHeap::new();
     for path in paths {
@@ -182,7 +201,7 @@ fn merge_bucket(folder: &Path, hashes: usize, clusters: &mut Clusters) -> Result
         else {
             continue;
         };
-        let file = BufReader::with_capacity(1 << 16, fs::File::open(&path).map_err(CurateError::read(&path))?);
+        let file = BufReader::with_capacity(buffer_bytes, fs::File::open(&path).map_err(CurateError::read(&path))?);
         let mut run = Run { path, shard, file, record: vec![0; hashes * 8 + 4] };
         if let Some(record) = run.next()? {
             heap.push(Reverse((record, runs.len())));

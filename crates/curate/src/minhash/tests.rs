@@ -123,8 +123,37 @@ fn sets_on_disk_are_those_in_memory_whatever_the_budget() {
             }
             writer.finish().unwrap();
         }
-        assert_eq!(find_duplicates(folder.path(), &config).unwrap(), expected);
+        assert_eq!(find_duplicates(folder.path(), &config, 1 << 20).unwrap(), expected);
     }
+}
+
+#[test]
+fn what_a_killed_writer_left_does_not_count() {
+    let config = MinhashConfig::default();
+    let documents = corpus();
+    let folder = tempfile::tempdir().unwrap();
+    let mut signer = Signer::new(config.clone());
+    let mut signature = Vec::new();
+    let many: Vec<u32> = (0..200).collect();
+    // Killed with little memory: three runs of 64 signatures, the last of which is cut off.
+    let mut killed = SignatureWriter::new(folder.path(), 0, &config, 1).unwrap();
+    for &index in &many {
+        signer.sign(&documents[index as usize % documents.len()].2, &mut signature);
+        killed.push(index, &signature).unwrap();
+    }
+    drop(killed);
+    let left = folder.path().join("bucket_003/000000-0002.minhash.sig");
+    let bytes = fs_err::read(&left).unwrap();
+    fs_err::write(&left, &bytes[..bytes.len() - 5]).unwrap();
+    for shard in 0..3 {
+        let mut writer = SignatureWriter::new(folder.path(), shard, &config, 1 << 30).unwrap();
+        for (_, index, text) in documents.iter().filter(|document| document.0 == shard) {
+            signer.sign(text, &mut signature);
+            writer.push(*index, &signature).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    assert_eq!(find_duplicates(folder.path(), &config, 1 << 20).unwrap(), in_memory(&documents, &config));
 }
 
 #[test]
@@ -135,14 +164,14 @@ fn a_damaged_file_of_signatures_is_named() {
     writer.push(0, &[3; 8]).unwrap();
     writer.push(1, &[2; 8]).unwrap();
     writer.finish().unwrap();
-    assert_eq!(find_duplicates(folder.path(), &config).unwrap(), DuplicateSets::default());
+    assert_eq!(find_duplicates(folder.path(), &config, 1 << 20).unwrap(), DuplicateSets::default());
     let path = folder.path().join("bucket_000/000000-0000.minhash.sig");
     let mut bytes = fs_err::read(&path).unwrap();
     bytes[7] ^= 0x40;
     fs_err::write(&path, &bytes).unwrap();
-    let error = find_duplicates(folder.path(), &config).unwrap_err().to_string();
+    let error = find_duplicates(folder.path(), &config, 1 << 20).unwrap_err().to_string();
     assert!(error.contains("000000-0000.minhash.sig") && error.contains("not in order"), "{error}");
     fs_err::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    let error = find_duplicates(folder.path(), &config).unwrap_err().to_string();
+    let error = find_duplicates(folder.path(), &config, 1 << 20).unwrap_err().to_string();
     assert!(error.contains("cut off"), "{error}");
 }

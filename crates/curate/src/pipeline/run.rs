@@ -5,13 +5,16 @@ use super::{TokenCounter, prepare};
 use crate::error::CurateError;
 use crate::funnel::Funnel;
 use crate::minhash::{DuplicateSets, find_duplicates};
-use crate::read::expand;
+use crate::read::{Part, expand, parts};
 use crate::recipe::Recipe;
 use fs_err as fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// Larger files of lines are cut into parts of this size, a shard each.
+const PART_BYTES: u64 = 64 << 20;
 
 /// This machine's part of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub fn run(
     progress: &(dyn Fn(&Progress) + Sync),
 ) -> Result<Outcome, CurateError> {
     recipe.check()?;
-    let inputs = expand(&recipe.data)?;
+    let inputs = parts(&expand(&recipe.data)?, PART_BYTES)?;
     let out = recipe.out.clone();
     let work_folder = out.join("work");
     same_work(&work_folder, recipe, &inputs)?;
@@ -90,8 +93,7 @@ pub fn run(
             names: &names,
             out: &out,
             signatures: &signatures,
-            // Half of the memory for signatures; documents and buffers have the rest.
-            budget: (recipe.memory_mb << 19) / machine.threads.max(1),
+            budget: signature_bytes(recipe.memory_mb) / machine.threads.max(1),
             is_last,
             tokens,
             samples: recipe.samples,
@@ -115,13 +117,20 @@ pub fn run(
         }
         removed = None;
         if let Some(barrier) = &phase.barrier {
-            let sets = duplicates(&work_folder, index, &signatures, &shape(barrier), machine.rank, stop)?;
+            let memory = signature_bytes(recipe.memory_mb);
+            let sets = duplicates(&work_folder, index, &signatures, (&shape(barrier), memory), machine.rank, stop)?;
             sets.sizes.iter().for_each(|(&size, &count)| *funnel.cluster_sizes.entry(size).or_default() += count);
             removed = Some(sets);
         }
     }
     let files = (0..inputs.len()).map(|number| out.join("data").join(format!("{number:06}.jsonl"))).collect();
     Ok(Outcome { funnel, files, documents_read: documents.load(Ordering::Relaxed) })
+}
+
+/// Bytes of signatures in memory: half of what the program itself, which takes some tens of megabytes, leaves of the budget.
+/// Documents and buffers have the rest.
+fn signature_bytes(memory_mb: usize) -> usize {
+    memory_mb.saturating_sub(48).max(memory_mb / 4) << 19
 }
 
 /// The steps between the barriers. There is always a phase after the last barrier, which writes the output.
@@ -140,10 +149,14 @@ fn phases(recipe: &Recipe, base: &Path) -> Result<Vec<Phase>, CurateError> {
 }
 
 /// Refuses to go on in a folder where another recipe, or other inputs, were at work.
-fn same_work(folder: &Path, recipe: &Recipe, inputs: &[PathBuf]) -> Result<(), CurateError> {
+fn same_work(folder: &Path, recipe: &Recipe, inputs: &[Part]) -> Result<(), CurateError> {
     fs::create_dir_all(folder).map_err(CurateError::write(folder))?;
     let path = folder.join("recipe.toml");
-    let list: Vec<String> = inputs.iter().map(|path| format!("# {}", path.display())).collect();
+    let line = |part: &Part| match &part.bytes {
+        None => format!("# {}", part.path.display()),
+        Some(bytes) => format!("# {} bytes {}..{}", part.path.display(), bytes.start, bytes.end),
+    };
+    let list: Vec<String> = inputs.iter().map(line).collect();
     // Memory does not change what is written.
     let decided = Recipe { memory_mb: 0, ..recipe.clone() };
     let text = toml::to_string(&decided)
@@ -169,7 +182,7 @@ fn marker(markers: &Path, number: usize) -> PathBuf {
 /// Does this machine's shards of a phase that are not done, on its threads.
 fn share(
     work: &Work,
-    shards: &[PathBuf],
+    shards: &[Part],
     markers: &Path,
     removed: Option<&DuplicateSets>,
     machine: Machine,
@@ -241,14 +254,14 @@ fn duplicates(
     work: &Path,
     index: usize,
     signatures: &Path,
-    shape: &crate::minhash::MinhashConfig,
+    (shape, memory_bytes): (&crate::minhash::MinhashConfig, usize),
     rank: usize,
     stop: &AtomicBool,
 ) -> Result<DuplicateSets, CurateError> {
     let path = work.join(format!("duplicates-{index}.json"));
     while !path.exists() {
         if rank == 0 {
-            let sets = find_duplicates(signatures, shape)?;
+            let sets = find_duplicates(signatures, shape, memory_bytes)?;
             write_json(&path, &sets)?;
         } else {
             pause(stop)?;

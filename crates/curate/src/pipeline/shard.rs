@@ -5,12 +5,12 @@ use crate::document::Document;
 use crate::error::CurateError;
 use crate::funnel::Funnel;
 use crate::minhash::{MinhashConfig, SignatureWriter, Signer};
-use crate::read::{read_documents, write_line};
+use crate::read::{Part, read_part, write_line};
 use crate::recipe::Step;
 use fs_err as fs;
 use serde_json::Value;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A stretch of steps without a barrier, and the barrier at its end.
@@ -51,7 +51,7 @@ pub(super) fn shape(barrier: &Step) -> MinhashConfig {
 }
 
 /// Reads `input`, of which the documents numbered in `remove` are copies found by the barrier before; writes those that stay.
-pub(super) fn shard(work: &Work, number: u32, input: &Path, remove: Option<&[u32]>) -> Result<Funnel, CurateError> {
+pub(super) fn shard(work: &Work, number: u32, input: &Part, remove: Option<&[u32]>) -> Result<Funnel, CurateError> {
     let name = format!("{number:06}.jsonl");
     let partial = work.out.join(format!("{name}.partial"));
     let file = fs::File::create(&partial).map_err(CurateError::write(&partial))?;
@@ -105,7 +105,7 @@ pub(super) fn shard(work: &Work, number: u32, input: &Path, remove: Option<&[u32
         written += 1;
         file.write_all(&line).map_err(CurateError::write(&partial))
     };
-    read_documents(input, &mut each, &mut |damage| damages.push(damage))?;
+    read_part(input, &mut each, &mut |damage| damages.push(damage))?;
     if let Some((_, writer)) = signing {
         writer.finish()?;
     }
@@ -137,11 +137,10 @@ fn sign(signer: Option<&mut Signer>, text: &str, signature: &mut Vec<u64>) -> bo
 }
 
 /// The inputs of a phase: those of the recipe, or what the phase before wrote.
-pub(super) fn inputs_of(phase: usize, inputs: &[PathBuf], work: &Path) -> Vec<PathBuf> {
+pub(super) fn inputs_of(phase: usize, inputs: &[Part], work: &Path) -> Vec<Part> {
     if phase == 0 {
         return inputs.to_vec();
     }
-    (0..inputs.len())
-        .map(|number| work.join(format!("phase-{}", phase - 1)).join(format!("{number:06}.jsonl")))
-        .collect()
+    let file = |number| work.join(format!("phase-{}", phase - 1)).join(format!("{number:06}.jsonl"));
+    (0..inputs.len()).map(|number| Part::whole(file(number))).collect()
 }

@@ -1,7 +1,46 @@
 //! Files, folders and patterns to a list of files.
 
+use super::Kind;
 use crate::error::CurateError;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+/// What one worker reads at a time: a file, or the lines that begin in a range of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The file.
+    pub path: PathBuf,
+    /// The range, of a file of lines that was cut; `None` for all of it.
+    pub bytes: Option<Range<u64>>,
+}
+
+impl Part {
+    /// All of a file.
+    pub fn whole(path: PathBuf) -> Self {
+        Self { path, bytes: None }
+    }
+}
+
+/// `files` in parts: JSONL that is not compressed is cut into parts of about `part_bytes`, where it is larger than two of them, so
+/// that several workers can share one file.
+///
+/// Errors: if the size of a file cannot be told.
+pub fn parts(files: &[PathBuf], part_bytes: u64) -> Result<Vec<Part>, CurateError> {
+    let mut parts = Vec::with_capacity(files.len());
+    for path in files {
+        let name = path.to_string_lossy().to_lowercase();
+        let cuts = Kind::of(path) == Kind::Jsonl && !name.ends_with(".gz") && !name.ends_with(".zst") && name != "-";
+        let bytes = if cuts { fs_err::metadata(path).map_err(CurateError::read(path))?.len() } else { 0 };
+        if bytes <= 2 * part_bytes {
+            parts.push(Part::whole(path.clone()));
+            continue;
+        }
+        let count = bytes.div_ceil(part_bytes);
+        let cut = |index: u64| (u128::from(bytes) * u128::from(index) / u128::from(count)) as u64;
+        parts.extend((0..count).map(|index| Part { path: path.clone(), bytes: Some(cut(index)..cut(index + 1)) }));
+    }
+    Ok(parts)
+}
 
 /// The files that `inputs` name, in order: a file is itself, a folder all files in and below it, a name with `*`, `?` or `**` what
 /// fits; `-` is standard input. Hidden files are skipped in folders and patterns.
@@ -80,6 +119,19 @@ fn part_fits(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_files_of_lines_are_cut_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str, bytes: usize| {
+            let path = folder.path().join(name);
+            fs_err::write(&path, vec![b' '; bytes]).unwrap();
+            path
+        };
+        let files = [path("a.jsonl", 201), path("b.jsonl", 200), path("c.jsonl.gz", 999), path("d.txt", 999)];
+        let ranges: Vec<_> = parts(&files, 100).unwrap().into_iter().map(|part| part.bytes).collect();
+        assert_eq!(ranges, [Some(0..67), Some(67..134), Some(134..201), None, None, None]);
+    }
 
     #[test]
     fn folders_and_patterns_name_their_files_in_order() {

@@ -36,6 +36,37 @@ fn read(name: &str, bytes: &[u8]) -> (Vec<Document>, Vec<Damage>) {
     (documents, damages)
 }
 
+#[test]
+fn a_file_in_parts_gives_the_documents_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let mut bytes = Vec::new();
+    for number in 0..40 {
+        let text = "x".repeat(number * 7 % 31);
+        bytes.extend_from_slice(format!("{{\"text\": \"{number} {text}\"}}\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"no JSON\n\n{\"text\": \"last\"}");
+    fs_err::write(&path, &bytes).unwrap();
+    let (whole, _) = read("a.jsonl", &bytes);
+    assert_eq!(whole.len(), 41);
+    // Parts shorter than a line, of a line's length, and longer.
+    for part_bytes in [5, 19, 64, 400] {
+        let (mut documents, mut damages) = (Vec::new(), Vec::new());
+        let parts = parts(std::slice::from_ref(&path), part_bytes).unwrap();
+        assert!(parts.len() > 2, "{part_bytes}");
+        for part in &parts {
+            let mut each = |document| {
+                documents.push(document);
+                Ok(())
+            };
+            read_part(part, &mut each, &mut |damage| damages.push(damage)).unwrap();
+        }
+        assert_eq!(texts(&documents), texts(&whole), "{part_bytes}");
+        let at = bytes.windows(7).position(|found| found == b"no JSON").unwrap() as u64;
+        assert_eq!(damages.iter().map(|damage| (damage.at, damage.is_line)).collect::<Vec<_>>(), [(at, false)]);
+    }
+}
+
 fn texts(documents: &[Document]) -> Vec<&str> {
     documents.iter().map(|document| document.text.as_str()).collect()
 }

@@ -1,6 +1,7 @@
 //! Pieces with a rule of their own: contractions, abbreviations, times and the frequent emoticons.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
 /// Longest piece with a rule, in bytes; longer ones are not looked up.
@@ -31,10 +32,39 @@ const NOT_SPLIT: [&str; 8] = ["ill", "its", "hell", "shell", "shed", "were", "we
 
 type Rules = HashMap<Box<str>, Box<[u8]>>;
 
-/// The rules, and a mask over (first byte, length) of those that consist of letters, which spares most words the look-up.
+/// The rules by their bytes, and masks over (first byte, length) of all and of those that consist of letters, which spare most
+/// words the look-up.
 struct Table {
-    rules: Rules,
+    rules: HashMap<u128, Box<[u8]>, BuildHasherDefault<Folded>>,
+    any: [u32; 256],
     letters: [u32; 256],
+}
+
+/// The bytes of a piece of at most [`LONGEST`] as a number.
+fn number(piece: &str) -> u128 {
+    let mut bytes = [0; LONGEST];
+    bytes[..piece.len()].copy_from_slice(piece.as_bytes());
+    u128::from_le_bytes(bytes)
+}
+
+/// A hash of such numbers, at less cost than the standard library's.
+#[derive(Clone, Copy, Default)]
+struct Folded(u64);
+
+impl Hasher for Folded {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u128(u128::from(byte));
+        }
+    }
+    fn write_u128(&mut self, number: u128) {
+        let mixed =
+            (self.0 ^ number as u64 ^ ((number >> 64) as u64).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -60,11 +90,15 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     {
         add(&mut rules, &parts.split(' ').collect::<Vec<_>>());
     }
-    let mut letters = [0; 256];
-    for rule in rules.keys().filter(|rule| rule.bytes().all(|byte| byte.is_ascii_alphabetic())) {
-        letters[rule.as_bytes()[0] as usize] |= 1 << rule.len();
+    let (mut any, mut letters) = ([0; 256], [0; 256]);
+    for rule in rules.keys() {
+        let (first, bit) = (rule.as_bytes()[0] as usize, 1 << rule.len());
+        any[first] |= bit;
+        if rule.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+            letters[first] |= bit;
+        }
     }
-    Table { rules, letters }
+    Table { rules: rules.into_iter().map(|(rule, parts)| (number(&rule), parts)).collect(), any, letters }
 });
 
 /// `don't`, `dont`, `she'll've` and so on, with both apostrophes and both cases of the first letter.
@@ -133,8 +167,9 @@ pub(super) fn may_be(letters: &str) -> bool {
 
 /// The lengths in bytes of the words that the rule for `piece` makes of it, if there is a rule.
 pub(super) fn parts(piece: &str) -> Option<&'static [u8]> {
-    if piece.len() > LONGEST || (piece.bytes().all(|byte| byte.is_ascii_alphabetic()) && !may_be(piece)) {
+    let first = *piece.as_bytes().first()?;
+    if piece.len() > LONGEST || (TABLE.any[first as usize] >> piece.len()) & 1 == 0 {
         return None;
     }
-    TABLE.rules.get(piece).map(|lengths| &**lengths)
+    TABLE.rules.get(&number(piece)).map(|lengths| &**lengths)
 }

@@ -17,7 +17,7 @@ pub struct PretrainSettings {
     #[serde(flatten)]
     pub run: RunSettings,
 
-    /// Training text: files, folders, JSONL, or `builtin:stories` for generated text
+    /// Training text: files, folders, JSONL, shards, or `builtin:stories` for generated text
     #[arg(long, help_heading = "Data")]
     pub data: Vec<String>,
     /// Validation text (none given: a share of the training text is held out)

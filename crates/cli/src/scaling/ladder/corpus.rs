@@ -11,7 +11,7 @@ use std::path::Path;
 /// Data that the program makes itself.
 const BUILTIN: &str = "builtin:stories";
 /// Bytes that a token of the built-in text has at most, for how much of it is made.
-const BYTES_PER_TOKEN: f64 = 4.0;
+const BYTES_PER_TOKEN: f64 = 2.5;
 /// Text that a tokenizer is trained on, at most.
 const TOKENIZER_BYTES: usize = 4_000_000;
 /// Validation text: of the built-in, bytes; of a user's, its share.

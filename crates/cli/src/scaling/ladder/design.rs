@@ -9,10 +9,13 @@ use cavy_scaling::shape::{self, Shape};
 use cavy_scaling::training_flops;
 use cavy_train::PretrainSettings;
 use cavy_train::settings::{
-    Arch, CheckpointSettings, EvaluationSettings, LrSchedule, OptimizationSettings, RunSettings, Warmup,
+    Arch, CheckpointSettings, EvaluationSettings, LrSchedule, OptimizationSettings, RunSettings, Warmup, WeightInit,
 };
 use std::path::Path;
 
+/// Windows of a batch. Small models with little text need steps more than they need large batches: of the built-in text, 141k
+/// parameters on 1.41M tokens reach 1.66 with batches of 2048 tokens, 1.35 with 1024 and 1.19 with 512.
+const BATCH_SIZE: usize = 8;
 /// Windows of an evaluation: the same text for every rung, whatever its batch.
 const EVAL_WINDOWS: usize = 1024;
 
@@ -118,9 +121,8 @@ impl Design {
 impl Rung {
     fn new(settings: &LadderSettings, shape: Shape, parameters: f64, tokens: f64, seed: u64) -> Self {
         let context_length = settings.context_length;
-        let batch_size = batch_size(tokens, context_length);
-        let steps = ((tokens / (batch_size * context_length) as f64).round() as usize).max(1);
-        Self { shape, parameters, steps, batch_size, context_length, peak_lr: peak_lr(shape), seed }
+        let steps = ((tokens / (BATCH_SIZE * context_length) as f64).round() as usize).max(1);
+        Self { shape, parameters, steps, batch_size: BATCH_SIZE, context_length, peak_lr: peak_lr(shape), seed }
     }
 
     /// Tokens it is trained on.
@@ -148,6 +150,7 @@ impl Rung {
             val_data: vec![file("val.jsonl")],
             tokenizer: super::corpus::tokenizer(settings, text),
             arch: Arch::Custom,
+            weight_init: WeightInit::Normal,
             hidden_size: self.shape.hidden_size,
             num_hidden_layers: self.shape.num_hidden_layers,
             num_attention_heads: self.shape.num_attention_heads,
@@ -174,14 +177,7 @@ impl Rung {
     }
 }
 
-/// Windows in a batch for so many tokens of training: Step Law's batch, to the nearest power of two from 8 to 64, which
-/// divide [`EVAL_WINDOWS`].
-fn batch_size(tokens: f64, context_length: usize) -> usize {
-    let batch = 0.58 * tokens.powf(0.571) / context_length as f64;
-    2_usize.pow(batch.log2().round().clamp(3.0, 6.0) as u32)
-}
-
-/// Peak learning rate by width.
+/// Peak learning rate by width: of 0.005, 0.01 and 0.02 the second is best for 64.
 fn peak_lr(shape: Shape) -> f64 {
     0.01 * (64.0 / shape.hidden_size as f64).sqrt()
 }
