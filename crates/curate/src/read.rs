@@ -18,6 +18,10 @@ use warc::{GzMembers, WarcReader};
 /// Longest line of JSONL, and largest text file, in bytes: beyond it something else is wrong.
 const LONGEST: u64 = 1 << 30;
 
+/// How a compressed file begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 /// What a file holds, by its name without `.gz` or `.zst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -121,7 +125,7 @@ fn read_warc(
     each: &mut dyn FnMut(Document) -> Result<(), CurateError>,
     damage: &mut dyn FnMut(Damage),
 ) -> Result<(), CurateError> {
-    let zipped = file.fill_buf().map_err(CurateError::read(path))?.starts_with(&[0x1f, 0x8b]);
+    let zipped = file.fill_buf().map_err(CurateError::read(path))?.starts_with(&GZIP);
     let report = |at, found| Damage { path: path.to_owned(), at, is_line: false, found };
     if zipped {
         warc_documents(WarcReader::new(GzMembers::new(file)), each, &mut |at, found| damage(report(at, found)))
@@ -154,10 +158,10 @@ pub fn warc_documents<S: warc::Source>(
 /// The file as it reads without its compression, told by its first bytes.
 fn decompressed(path: &Path, mut file: BufReader<fs_err::File>) -> Result<Box<dyn BufRead>, CurateError> {
     let start = file.fill_buf().map_err(CurateError::read(path))?;
-    if start.starts_with(&[0x1f, 0x8b]) {
+    if start.starts_with(&GZIP) {
         return Ok(Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(file))));
     }
-    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+    if start.starts_with(&ZSTD) {
         return Ok(Box::new(BufReader::with_capacity(1 << 18, ZstdFrames { file: Some(file), frame: None })));
     }
     Ok(Box::new(file))

@@ -2,6 +2,7 @@
 
 use super::Kind;
 use crate::error::CurateError;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +25,11 @@ impl Part {
 /// `files` in parts: JSONL that is not compressed is cut into parts of about `part_bytes`, where it is larger than two of them, so
 /// that several workers can share one file.
 ///
-/// Errors: if the size of a file cannot be told.
+/// Errors: if a file cannot be read.
 pub fn parts(files: &[PathBuf], part_bytes: u64) -> Result<Vec<Part>, CurateError> {
     let mut parts = Vec::with_capacity(files.len());
     for path in files {
-        let name = path.to_string_lossy().to_lowercase();
-        let cuts = Kind::of(path) == Kind::Jsonl && !name.ends_with(".gz") && !name.ends_with(".zst") && name != "-";
-        let bytes = if cuts { fs_err::metadata(path).map_err(CurateError::read(path))?.len() } else { 0 };
+        let bytes = if Kind::of(path) == Kind::Jsonl { plain_bytes(path)? } else { 0 };
         if bytes <= 2 * part_bytes {
             parts.push(Part::whole(path.clone()));
             continue;
@@ -40,6 +39,15 @@ pub fn parts(files: &[PathBuf], part_bytes: u64) -> Result<Vec<Part>, CurateErro
         parts.extend((0..count).map(|index| Part { path: path.clone(), bytes: Some(cut(index)..cut(index + 1)) }));
     }
     Ok(parts)
+}
+
+/// The length of a file that is not compressed; 0 for one that is.
+fn plain_bytes(path: &Path) -> Result<u64, CurateError> {
+    let mut file = fs_err::File::open(path).map_err(CurateError::read(path))?;
+    let mut start = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut start).map_err(CurateError::read(path))?;
+    let compressed = start.starts_with(&super::GZIP) || start.starts_with(&super::ZSTD);
+    Ok(if compressed { 0 } else { file.metadata().map_err(CurateError::read(path))?.len() })
 }
 
 /// The files that `inputs` name, in order: a file is itself, a folder all files in and below it, a name with `*`, `?` or `**` what
@@ -123,12 +131,18 @@ mod tests {
     #[test]
     fn large_files_of_lines_are_cut_and_others_are_not() {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str, bytes: usize| {
+        let path = |name: &str, start: &[u8], bytes: usize| {
             let path = folder.path().join(name);
-            fs_err::write(&path, vec![b' '; bytes]).unwrap();
+            fs_err::write(&path, [start, &vec![b' '; bytes - start.len()]].concat()).unwrap();
             path
         };
-        let files = [path("a.jsonl", 201), path("b.jsonl", 200), path("c.jsonl.gz", 999), path("d.txt", 999)];
+        // Compressed is what its bytes say, not its name.
+        let files = [
+            path("a.jsonl", b"", 201),
+            path("b.jsonl", b"", 200),
+            path("c.jsonl", &[0x1f, 0x8b], 999),
+            path("d.txt", b"", 999),
+        ];
         let ranges: Vec<_> = parts(&files, 100).unwrap().into_iter().map(|part| part.bytes).collect();
         assert_eq!(ranges, [Some(0..67), Some(67..134), Some(134..201), None, None, None]);
     }
