@@ -32,6 +32,10 @@ pub enum ModelError {
         "{path}: tensor `{name}` is {found:?}, the config asks for {expected:?}\nhint: the two files must come from one model"
     )]
     Shape { path: PathBuf, name: String, expected: Vec<usize>, found: Vec<usize> },
+    #[error(
+        "{path}: the config asks for {asked} parameters, the files hold {held}\nhint: the two must come from one model; a file may be missing"
+    )]
+    Size { path: PathBuf, asked: usize, held: usize },
     #[error("tensor `{name}` cannot be multiplied as it is stored: {source}\nhint: load it as f32 (`--dtype f32`)")]
     Packed { name: String, source: PackedError },
     #[error("weights can be read as {format}, not converted to it\nhint: convert to F16, BF16, Q8_0, Q4_0 or Q4_1")]

@@ -299,17 +299,18 @@ impl LlamaConfig {
         Ok(())
     }
 
-    /// Number of parameters; a tied head counts once.
+    /// Number of parameters; a tied head counts once. Saturates: sizes that are valid alone can be absurd together.
     pub fn num_parameters(&self) -> usize {
-        let (d, f, e) = (self.hidden_size, self.intermediate_size, self.head_dim);
-        let (q, kv) = (self.num_attention_heads * e, self.num_key_value_heads * e);
-        let biases = usize::from(self.qkv_bias) * (q + 2 * kv)
-            + usize::from(self.o_bias) * d
-            + usize::from(self.mlp_bias) * (2 * f + d);
+        let wide = |size: usize| size as u128;
+        let (d, f, e) = (wide(self.hidden_size), wide(self.intermediate_size), wide(self.head_dim));
+        let (q, kv) = (wide(self.num_attention_heads) * e, wide(self.num_key_value_heads) * e);
+        let biases = u128::from(self.qkv_bias) * (q + 2 * kv)
+            + u128::from(self.o_bias) * d
+            + u128::from(self.mlp_bias) * (2 * f + d);
         let norms = 2 * d + if self.qk_norm { 2 * e } else { 0 };
         let block = d * (q + 2 * kv) + q * d + 3 * d * f + biases + norms;
-        let head = if self.tie_word_embeddings { 1 } else { 2 } * self.vocab_size * d;
-        head + self.num_hidden_layers * block + d
+        let head = if self.tie_word_embeddings { 1 } else { 2 } * wide(self.vocab_size) * d;
+        usize::try_from(head + wide(self.num_hidden_layers) * block + d).unwrap_or(usize::MAX)
     }
 
     /// Floating-point operations of one training step over `tokens` tokens in sequences of `context`, as

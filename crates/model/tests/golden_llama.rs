@@ -1,19 +1,20 @@
-//! Tiny models of the Llama family equal Hugging Face's: logits, loss and gradients; and a cache of keys and values
-//! changes none of their logits. `testdata/make_llama_golden.py` says how models and numbers were made.
+//! Tiny models of the Llama family equal Hugging Face's: logits, loss and gradients.
+//! `testdata/make_llama_golden.py` says how models and numbers were made.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 mod golden;
+#[path = "golden/variants.rs"]
+mod variants;
 
 use burn::tensor::Device;
-use cavy_model::{KvCache, KvStorage, Model, ModelConfig, Pass};
+use cavy_model::{Model, ModelConfig, Pass};
 use cavy_ops::Segments;
 use golden::{golden_path, model};
 use safetensors::SafeTensors;
 use std::sync::Arc;
+use variants::VARIANTS;
 
-const VARIANTS: [&str; 8] =
-    ["llama", "llama_biased", "llama_linear", "llama_llama3", "llama_yarn", "mistral", "qwen2", "qwen3"];
 const TOKENS: usize = 24;
 const VOCAB: usize = 61;
 
@@ -60,58 +61,6 @@ fn logits_loss_and_gradients_are_those_of_transformers() {
             let scale = (gradient.len() as f64 * squares).sqrt();
             assert!((sum - f64::from(expected[0])).abs() <= 2e-6 * (1.0 + scale), "{what}: {sum}, {expected:?}");
             assert_near(&what, &[&[squares as f32], &gradient[..6]].concat(), &expected[1..], 1e-5);
-        }
-    }
-}
-
-#[test]
-fn a_cache_changes_no_logits_whatever_the_chunks() {
-    for variant in VARIANTS {
-        let model = model(variant, &Device::flex());
-        let expected = logits(&model, &ids());
-        for chunks in [vec![TOKENS], vec![1; TOKENS], vec![5, 1, 9, 9], vec![10, 1, 1, 12]] {
-            let mut cache = KvCache::new(model.config().kv_shape(KvStorage::F32), &[TOKENS]);
-            let bytes = cache.bytes();
-            let (mut at, mut found) = (0, Vec::new());
-            for len in chunks {
-                let pass = Pass::following(&cache, &[(0, &ids()[at..at + len])]);
-                let hidden = model.hidden_cached(&pass, &mut cache, &[0]);
-                found.extend(model.logits_of(hidden, &(0..len).collect::<Vec<_>>()));
-                at += len;
-            }
-            assert_near(variant, &found, &expected, 2e-6);
-            assert_eq!(cache.bytes(), bytes);
-        }
-    }
-}
-
-#[test]
-fn rows_of_unequal_length_and_continuations_of_one_prompt_are_as_if_alone() {
-    for variant in VARIANTS {
-        let model = model(variant, &Device::flex());
-        let texts: [Vec<u32>; 3] = [ids()[..11].to_vec(), ids()[3..7].to_vec(), ids()[5..21].to_vec()];
-        // Row 3 is the prompt that rows 4 and 5 continue.
-        let mut cache = KvCache::new(model.config().kv_shape(KvStorage::F32), &[16, 16, 16, 9, 4, 4]);
-        let first: Vec<(usize, &[u32])> =
-            texts.iter().enumerate().map(|(row, text)| (row, &text[..text.len() - 1])).collect();
-        model.hidden_cached(&Pass::following(&cache, &first), &mut cache, &[0, 1, 2]);
-        model.hidden_cached(&Pass::following(&cache, &[(3, &ids()[..9])]), &mut cache, &[3]);
-        [4, 5].into_iter().for_each(|row| cache.continue_from(row, 3));
-        let (left, right) = ([40, 41], [50, 51]);
-        let new: [(usize, &[u32]); 5] =
-            [(0, &texts[0][10..]), (4, &left), (1, &texts[1][3..]), (2, &texts[2][15..]), (5, &right)];
-        let hidden = model.hidden_cached(&Pass::following(&cache, &new), &mut cache, &new.map(|(row, _)| row));
-        let found = model.logits_of(hidden, &[0, 2, 3, 4, 6]);
-        let alone = [
-            texts[0].clone(),
-            [&ids()[..9], &left].concat(),
-            texts[1].clone(),
-            texts[2].clone(),
-            [&ids()[..9], &right].concat(),
-        ];
-        for (found, text) in found.chunks_exact(VOCAB).zip(alone) {
-            let expected = logits(&model, &text);
-            assert_near(variant, found, &expected[(text.len() - 1) * VOCAB..], 2e-6);
         }
     }
 }

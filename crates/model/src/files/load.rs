@@ -25,10 +25,17 @@ pub enum Weights {
 /// The weight of the head of Hugging Face's `*ForSequenceClassification`.
 const SCORE: &str = "score.weight";
 
+/// A model of so few parameters is not measured against its file: whichever tensor is missing can be named.
+const FEW_PARAMETERS: usize = 1 << 20;
+
 /// Loads the model of `source`.
 ///
-/// Errors: a missing tensor, or one of another shape or type than `config.json` asks for, by path and name.
+/// Errors: a model far larger than its files, before memory is asked for; a missing tensor, or one of another shape or type than `config.json` asks for, by path and name.
 pub(crate) fn model_of(source: &Source, weights: Weights, device: &Device) -> Result<Model, ModelError> {
+    let (asked, held) = (source.config.num_parameters(), source.tensors.infos().map(TensorInfo::elements).sum());
+    if asked / 2 > FEW_PARAMETERS.max(held) {
+        return Err(ModelError::Size { path: source.path.clone(), asked, held });
+    }
     let mut model = Model::hollow(&source.config, device);
     if source.tensors.contains(SCORE) {
         let rows = source.tensors.info(SCORE)?.shape.first().copied().unwrap_or(0);
