@@ -2,7 +2,7 @@
 //!
 //! For query `i` and the keys `j` it sees: `p_ij = exp(s q_i k_j - lse_i)`, `o_i = sum_j p_ij v_j`.
 //! A query at position `t` of its segment sees the positions `t - window + 1 ..= t` of that segment and, before them,
-//! of the segment's prefix; nothing else.
+//! of the segments it continues; nothing else.
 //! Backward, with `delta_i = d_o_i . o_i`: `d_p_ij = d_o_i . v_j`, `d_s_ij = s p_ij (d_p_ij - delta_i)`,
 //! `d_q_i = sum_j d_s_ij k_j`, `d_k_j = sum_i d_s_ij q_i`, `d_v_j = sum_i p_ij d_o_i`.
 //!
@@ -86,9 +86,10 @@ pub struct Attention<'a> {
     pub dropout_key: u64,
 }
 
-/// Consecutive key columns of a block that are also consecutive tokens.
+/// Consecutive key columns of a block that are also consecutive tokens: of one segment.
 #[derive(Clone, Copy)]
 struct Run {
+    segment: usize,
     token: usize,
     column: usize,
     len: usize,
@@ -102,7 +103,7 @@ struct QueryBlock {
     position: usize,
     len: usize,
     columns: Range<usize>,
-    runs: [Run; 2],
+    runs: Vec<Run>,
 }
 
 impl Attention<'_> {
@@ -111,21 +112,34 @@ impl Attention<'_> {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
     }
 
-    fn blocks(&self, segment: Segment) -> impl Iterator<Item = QueryBlock> + '_ {
+    fn blocks(&self, index: usize) -> impl Iterator<Item = QueryBlock> + '_ {
+        let segment = self.segments.list()[index];
         let size = if segment.len <= 2 * BLOCK { BLOCK / 2 } else { BLOCK };
         (0..segment.len).step_by(size).map(move |first| {
             let len = size.min(segment.len - first);
             let position = segment.position + first;
             let columns = self.visible(position).start..position + len;
-            let split = segment.position.clamp(columns.start, columns.end);
-            let prefix_start = segment.prefix.map_or(0, |prefix| self.segments.list()[prefix].start);
-            let own = split.saturating_sub(segment.position) + segment.start;
-            let runs = [
-                Run { token: prefix_start + columns.start, column: 0, len: split - columns.start },
-                Run { token: own, column: split - columns.start, len: columns.end - split },
-            ];
+            let runs = self.runs(index, &columns);
             QueryBlock { token: segment.start + first, position, len, columns, runs }
         })
+    }
+
+    /// Where the positions `columns` of the sequence that ends in segment `index` lie, from the first on.
+    fn runs(&self, index: usize, columns: &Range<usize>) -> Vec<Run> {
+        let part = |index: usize| {
+            let Segment { start, len, position, .. } = self.segments.list()[index];
+            let seen = columns.start.max(position)..columns.end.min(position + len);
+            let run = || Run {
+                segment: index,
+                token: start + seen.start - position,
+                column: seen.start - columns.start,
+                len: seen.len(),
+            };
+            (!seen.is_empty()).then(run)
+        };
+        let mut runs: Vec<Run> = self.segments.chain(index).filter_map(part).collect();
+        runs.reverse();
+        runs
     }
 
     fn assert_fits(&self, qkv: usize, out: usize, lse: usize) {
@@ -186,11 +200,11 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 /// Source: see the file's head.
 pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
     spec.assert_fits(qkv.len(), out.len(), lse.len());
-    let (heads, segments) = (spec.heads, spec.segments.list());
+    let heads = spec.heads;
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
     let serial = exec.with_threads(1);
-    for_each(exec, segments.len() * heads.query, |task| {
-        let (segment, head) = (segments[task / heads.query], task % heads.query);
+    for_each(exec, spec.segments.list().len() * heads.query, |task| {
+        let (segment, head) = (task / heads.query, task % heads.query);
         SCRATCH.with_borrow_mut(|scratch| {
             for block in spec.blocks(segment) {
                 let columns = block.columns.len();
@@ -221,7 +235,7 @@ fn scores(exec: Exec, spec: &Attention<'_>, block: &QueryBlock, head: usize, qkv
     let columns = block.columns.len();
     let kv_head = head / (spec.heads.query / spec.heads.kv);
     let q = spec.head(qkv, block.token, block.len, spec.q_column(head));
-    for run in block.runs.iter().filter(|run| run.len > 0) {
+    for run in &block.runs {
         let k = spec.head(qkv, run.token, run.len, spec.k_column(kv_head)).t();
         let part = ViewMut::strided(&mut scores[run.column..], block.len, run.len, columns);
         matmul(exec, Onto::Overwrite, spec.scale, q, k, part);
@@ -241,7 +255,7 @@ fn weighted_values(
     let columns = block.columns.len();
     let kv_head = head / (spec.heads.query / spec.heads.kv);
     let mut onto = Onto::Overwrite;
-    for run in block.runs.iter().filter(|run| run.len > 0) {
+    for run in &block.runs {
         let v = spec.head(qkv, run.token, run.len, spec.v_column(kv_head));
         let part = View::strided(&weights[run.column..], block.len, run.len, columns);
         matmul(exec, onto, 1.0, part, v, ViewMut::new(rows, block.len, spec.heads.dim));
@@ -305,22 +319,17 @@ pub fn backward(
     spec.assert_fits(qkv.len(), out.len(), lse.len());
     assert!(d_out.len() == out.len() && d_qkv.len() == qkv.len(), "{} and {}", d_out.len(), d_qkv.len());
     let (heads, segments) = (spec.heads, spec.segments.list());
-    let roots: Vec<usize> = (0..segments.len()).filter(|&s| segments[s].prefix.is_none()).collect();
+    let families = families(spec.segments);
     let d_qkv = SharedMut::new(d_qkv);
-    for_each(exec, roots.len() * heads.kv, |task| {
-        let (root, kv_head) = (roots[task / heads.kv], task % heads.kv);
-        let family = || (0..segments.len()).filter(move |&s| s == root || segments[s].prefix == Some(root));
+    for_each(exec, families.len() * heads.kv, |task| {
+        let (family, kv_head) = (&families[task / heads.kv], task % heads.kv);
         SCRATCH.with_borrow_mut(|scratch| {
-            let tokens: usize = family().map(|s| segments[s].len).sum();
+            let tokens: usize = family.iter().map(|&s| segments[s].len).sum();
             sized(&mut scratch.d_keys, tokens * heads.dim).fill(0.0);
             sized(&mut scratch.d_values, tokens * heads.dim).fill(0.0);
-            let mut own = 0;
-            for s in family() {
-                let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, own, d_out, qkv, out, lse };
-                pass.segment(segments[s], scratch, &d_qkv);
-                own += segments[s].len;
-            }
-            let tokens = family().flat_map(|s| segments[s].start..segments[s].start + segments[s].len);
+            let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, family, d_out, qkv, out, lse };
+            family.iter().for_each(|&s| pass.segment(s, scratch, &d_qkv));
+            let tokens = family.iter().flat_map(|&s| segments[s].start..segments[s].start + segments[s].len);
             for (row, token) in tokens.enumerate() {
                 let from = row * heads.dim..(row + 1) * heads.dim;
                 let start = token * heads.packed_width();
@@ -335,13 +344,22 @@ pub fn backward(
     });
 }
 
-/// The backward pass of one segment and key/value head.
+/// Segments that share a beginning, in order; each segment is in one family.
+fn families(segments: &Segments) -> Vec<Vec<usize>> {
+    let roots = segments.roots();
+    let mut families = vec![Vec::new(); roots.len()];
+    roots.iter().enumerate().for_each(|(segment, &root)| families[root].push(segment));
+    families.retain(|family| !family.is_empty());
+    families
+}
+
+/// The backward pass of one family of segments and key/value head.
 struct BackwardPass<'a> {
     exec: Exec,
     spec: &'a Attention<'a>,
     kv_head: usize,
-    /// Row of the segment's first token in the family's key and value gradients; the prefix's rows come first.
-    own: usize,
+    /// The family; its tokens in order are the rows of the key and value gradients.
+    family: &'a [usize],
     d_out: &'a [f32],
     qkv: &'a [f32],
     out: &'a [f32],
@@ -349,30 +367,30 @@ struct BackwardPass<'a> {
 }
 
 impl BackwardPass<'_> {
-    fn segment(&self, segment: Segment, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
+    fn segment(&self, segment: usize, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
         let group = self.spec.heads.query / self.spec.heads.kv;
         for head in self.kv_head * group..(self.kv_head + 1) * group {
             for block in self.spec.blocks(segment) {
-                self.block(segment, &block, head, scratch, d_qkv);
+                self.block(&block, head, scratch, d_qkv);
             }
         }
     }
 
-    fn block(
-        &self,
-        segment: Segment,
-        block: &QueryBlock,
-        head: usize,
-        scratch: &mut Scratch,
-        d_qkv: &SharedMut<'_, f32>,
-    ) {
+    /// Row of the first token of a run in the key and value gradients.
+    fn first_row(&self, run: Run) -> usize {
+        let segments = self.spec.segments.list();
+        let before = self.family.iter().take_while(|&&s| s != run.segment).map(|&s| segments[s].len);
+        before.sum::<usize>() + run.token - segments[run.segment].start
+    }
+
+    fn block(&self, block: &QueryBlock, head: usize, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
         let (spec, exec, heads) = (self.spec, self.exec, self.spec.heads);
         let (dim, width, columns) = (heads.dim, heads.width(), block.columns.len());
         let probabilities = sized(&mut scratch.probabilities, block.len * columns);
         scores(exec, spec, block, head, self.qkv, probabilities);
         let d_scores = sized(&mut scratch.d_scores, block.len * columns);
         let d_rows = View::strided(&self.d_out[block.token * width + head * dim..], block.len, dim, width);
-        for run in block.runs.iter().filter(|run| run.len > 0) {
+        for run in &block.runs {
             let v = spec.head(self.qkv, run.token, run.len, spec.v_column(self.kv_head)).t();
             let part = ViewMut::strided(&mut d_scores[run.column..], block.len, run.len, columns);
             matmul(exec, Onto::Overwrite, 1.0, d_rows, v, part);
@@ -390,13 +408,8 @@ impl BackwardPass<'_> {
             dispatch(exec, SoftmaxBackward { p, d, seen: seen.clone(), lse, delta });
             drop_weights(spec, block, row, head, &mut p[seen]);
         }
-        for run in block.runs.iter().filter(|run| run.len > 0) {
-            // Rows of the family's buffers: a prefix's come first, at its own positions.
-            let first = if run.column == 0 && segment.prefix.is_some() && run.token < segment.start {
-                block.columns.start
-            } else {
-                self.own + run.token - segment.start
-            };
+        for run in &block.runs {
+            let first = self.first_row(*run);
             let rows = first * dim..(first + run.len) * dim;
             let p = View::strided(&probabilities[run.column..], block.len, run.len, columns).t();
             let d = View::strided(&d_scores[run.column..], block.len, run.len, columns).t();
@@ -407,7 +420,7 @@ impl BackwardPass<'_> {
         }
         let d_queries = sized(&mut scratch.d_rows, block.len * dim);
         let mut onto = Onto::Overwrite;
-        for run in block.runs.iter().filter(|run| run.len > 0) {
+        for run in &block.runs {
             let k = spec.head(self.qkv, run.token, run.len, spec.k_column(self.kv_head));
             let d = View::strided(&d_scores[run.column..], block.len, run.len, columns);
             matmul(exec, onto, spec.scale, d, k, ViewMut::new(d_queries, block.len, dim));
@@ -457,11 +470,14 @@ pub mod reference {
 
     /// Packed index of every key that the query `row` of segment `s` sees, in order, with its position.
     fn keys(spec: &Attention<'_>, s: usize, row: usize) -> Vec<(usize, usize)> {
-        let segment = spec.segments.list()[s];
-        let prefix = segment.prefix.map(|prefix| spec.segments.list()[prefix].start);
-        let token = |position: usize| match prefix {
-            Some(start) if position < segment.position => start + position,
-            _ => segment.start + position - segment.position,
+        let segments = spec.segments.list();
+        let segment = segments[s];
+        let token = |position: usize| {
+            let mut holder = segment;
+            while let Some(prefix) = holder.prefix.filter(|_| position < holder.position) {
+                holder = segments[prefix];
+            }
+            holder.start + position - holder.position
         };
         spec.visible(segment.position + row).map(|position| (token(position), position)).collect()
     }

@@ -12,7 +12,12 @@ fn cases() -> Vec<(Segments, Heads, Option<usize>, f32)> {
     for (query, kv, dim) in [(1, 1, 1), (4, 2, 8), (3, 3, 5)] {
         for window in [None, Some(1), Some(3)] {
             for dropout in [0.0, 0.3] {
-                let segments = Segments::of_lengths(&[4, 1, 6]).with_continuation(0, 3).with_continuation(0, 2);
+                let segments = Segments::of_lengths(&[4, 1, 6])
+                    .with_continuation(0, 3)
+                    .with_continuation(0, 2)
+                    .with_continuation(3, 4)
+                    .with_continuation(5, 1)
+                    .with_continuation(3, 2);
                 cases.push((segments, Heads::new(query, kv, dim).unwrap(), window, dropout));
             }
         }
@@ -70,7 +75,8 @@ fn the_fast_path_equals_the_reference_across_blocks() {
     let heads = Heads::new(2, 1, 8).unwrap();
     for len in [BLOCK / 2 - 1, BLOCK / 2, BLOCK / 2 + 1, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK + 5] {
         for window in [None, Some(BLOCK), Some(BLOCK + 7)] {
-            check(&Segments::of_lengths(&[len]).with_continuation(0, BLOCK + 3), heads, window, 0.1);
+            let segments = Segments::of_lengths(&[len]).with_continuation(0, BLOCK + 3).with_continuation(1, BLOCK / 2);
+            check(&segments, heads, window, 0.1);
         }
     }
 }
@@ -103,6 +109,8 @@ fn a_continuation_equals_the_whole_sequence() {
     let whole = run(&Segments::of_lengths(&[9]));
     let split = run(&Segments::of_lengths(&[5]).with_continuation(0, 4));
     assert!(whole.iter().zip(&split).all(|(a, b)| (a - b).abs() < 1e-6));
+    let chained = run(&Segments::of_lengths(&[3]).with_continuation(0, 2).with_continuation(1, 4));
+    assert!(whole.iter().zip(&chained).all(|(a, b)| (a - b).abs() < 1e-6));
 }
 
 #[test]

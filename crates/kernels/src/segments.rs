@@ -13,8 +13,8 @@ pub struct Segment {
     pub prefix: Option<usize>,
 }
 
-/// The segments of a batch. Invariant: they tile the token axis in order, and a prefix is an earlier segment
-/// without a prefix of its own, so kernels check nothing again.
+/// The segments of a batch. Invariant: they tile the token axis in order, and a prefix is an earlier segment that is
+/// continued whole, so kernels check nothing again. Prefixes may have prefixes: segments are trees of shared beginnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segments {
     list: Vec<Segment>,
@@ -50,11 +50,10 @@ impl Segments {
 
     /// The same, after one more segment that continues segment `prefix`.
     ///
-    /// Panics: if `prefix` is no segment, or one that continues another.
+    /// Panics: if `prefix` is no segment.
     #[must_use]
     pub fn with_continuation(mut self, prefix: usize, len: usize) -> Self {
-        assert!(self.list[prefix].prefix.is_none(), "segment {prefix} continues another one");
-        let position = self.list[prefix].len;
+        let position = self.list[prefix].position + self.list[prefix].len;
         self.list.push(Segment { start: self.tokens, len, position, prefix: Some(prefix) });
         self.tokens += len;
         self
@@ -68,6 +67,20 @@ impl Segments {
     /// Tokens on the packed axis.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Segment `index` and what it continues, the last first.
+    pub fn chain(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(Some(index), |&segment| self.list[segment].prefix)
+    }
+
+    /// For every segment, the one that its sequence begins with.
+    pub fn roots(&self) -> Vec<usize> {
+        let mut roots: Vec<usize> = Vec::with_capacity(self.list.len());
+        for (index, segment) in self.list.iter().enumerate() {
+            roots.push(segment.prefix.map_or(index, |prefix| roots[prefix]));
+        }
+        roots
     }
 
     /// The position of every token in its sequence.

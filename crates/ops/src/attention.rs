@@ -52,13 +52,10 @@ fn composed(qkv: &Tensor<2>, spec: &AttentionSpec, s: usize) -> Tensor<2> {
     let (h, k, e, len) = (heads.query(), heads.kv(), heads.dim(), segment.len);
     let rows = |start: usize, len: usize| qkv.clone().narrow(0, start, len);
     let own = rows(segment.start, len);
-    let keys = match segment.prefix {
-        Some(prefix) => {
-            let prefix = spec.segments.list()[prefix];
-            Tensor::cat(vec![rows(prefix.start, prefix.len), own.clone()], 0)
-        }
-        None => own.clone(),
-    };
+    let mut parts: Vec<_> =
+        spec.segments.chain(s).map(|s| spec.segments.list()[s]).map(|part| rows(part.start, part.len)).collect();
+    parts.reverse();
+    let keys = Tensor::cat(parts, 0);
     let total = segment.position + len;
     // (rows, count * E) to (H, rows, E), each key/value head repeated for its group of query heads.
     let split = |x: Tensor<2>, first: usize, count: usize, rows: usize| {

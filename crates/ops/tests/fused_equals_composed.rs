@@ -154,7 +154,7 @@ fn attention_with_groups_window_prefix_and_dropout() {
     for (window, dropout) in [(None, 0.0), (Some(3), 0.0), (None, 0.25)] {
         let spec = AttentionSpec {
             heads: Heads::new(4, 2, 6).unwrap(),
-            segments: Arc::new(Segments::of_lengths(&[5, 3]).with_continuation(0, 4)),
+            segments: Arc::new(Segments::of_lengths(&[5, 1]).with_continuation(0, 4).with_continuation(2, 2)),
             window,
             scale: 0.4,
             dropout,

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod metrics;
 pub mod objectives;
 pub mod optimizer;
+pub mod packing;
 pub mod reference;
 pub mod run;
 pub mod sampler;

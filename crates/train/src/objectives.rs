@@ -81,8 +81,13 @@ pub trait Loss {
     /// What is computed at once: a micro-batch.
     type Batch;
 
-    /// Tokens that the model reads for `batch`.
+    /// Tokens of the data in `batch`.
     fn tokens(&self, batch: &Self::Batch) -> usize;
+
+    /// Tokens that the model computes for `batch`: fewer than [`Self::tokens`] where sequences share a beginning.
+    fn computed_tokens(&self, batch: &Self::Batch) -> usize {
+        self.tokens(batch)
+    }
 
     /// What `batch` weighs in the mean over a step: the tokens, examples or pairs that carry loss.
     fn weight(&self, batch: &Self::Batch) -> f64;

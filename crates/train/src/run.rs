@@ -207,7 +207,7 @@ impl<'a, O: Objective> Run<'a, O> {
         };
         let (model, report) = step(model, &mut self.optimizer, self.objective.loss(), &batches, &step_settings);
         self.count(&report);
-        let flops = self.objective.step_flops(&model, report.tokens);
+        let flops = self.objective.step_flops(&model, report.computed_tokens);
         self.record(&report, step_settings.lr, flops, began.elapsed())?;
         self.check(&report)?;
         Ok(model)

@@ -28,13 +28,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Segments of `lengths`, with the targets that `trained` tells carrying loss.
+    /// Segments of tokens, with the targets that `trained` tells carrying loss.
     ///
-    /// Panics: if the lengths do not add up to the tokens.
-    pub fn masked(ids: Vec<u32>, targets: Vec<u32>, trained: Vec<bool>, lengths: &[usize]) -> Self {
-        let segments = Arc::new(Segments::of_lengths(lengths));
+    /// Panics: if the lengths do not agree.
+    pub fn masked(ids: Vec<u32>, targets: Vec<u32>, trained: Vec<bool>, segments: Segments) -> Self {
         assert!(ids.len() == segments.tokens() && trained.len() == targets.len() && ids.len() == targets.len());
-        Self { ids: ids.into(), targets: targets.into(), trained: Some(trained.into()), segments }
+        Self { ids: ids.into(), targets: targets.into(), trained: Some(trained.into()), segments: Arc::new(segments) }
     }
 
     /// Tokens that the model reads.

@@ -37,6 +37,8 @@ pub struct StepReport {
     pub grad_max: f64,
     /// Tokens of the step.
     pub tokens: usize,
+    /// Tokens that the model computed.
+    pub computed_tokens: usize,
     /// Whether gradients were scaled down.
     pub clipped: bool,
     /// Whether loss or norm was not finite, so that nothing was updated.
@@ -91,6 +93,7 @@ pub fn step<L: Loss>(
         grad_norm_clipped: grad_norm * scale,
         grad_max: f64::from(stats.max_abs),
         tokens: micro_batches.iter().map(|batch| loss.tokens(batch)).sum(),
+        computed_tokens: micro_batches.iter().map(|batch| loss.computed_tokens(batch)).sum(),
         clipped: !skipped && scale < 1.0,
         skipped,
         metrics: tally.metrics(""),

@@ -56,7 +56,7 @@ fn pair_settings(folder: &Path) -> PairDataSettings {
     let path = folder.join("pairs.json");
     let item = |n: usize| {
         let end = if n.is_multiple_of(3) { "" } else { " now" };
-        json!({ "prompt": format!("ask {n}:"), "chosen": format!(" please{end}"), "rejected": format!(" no{}", n % 2) })
+        json!({ "prompt": format!("ask number {n}:"), "chosen": format!(" please{end}"), "rejected": format!(" no{}", n % 2) })
     };
     fs_err::write(&path, Value::Array((0..40).map(item).collect()).to_string()).unwrap();
     let data = vec![path.display().to_string()];
@@ -172,7 +172,12 @@ fn a_prompt_computed_once_gives_each_answer_what_it_has_alone() {
         let (logprobs, _) = model.token_logprobs(&pass, &rows, &answer.into());
         logprobs.into_data().try_to_vec::<f32>().unwrap().into_iter().map(f64::from).sum()
     };
-    let together = PairBatch::new(&pairs[..7], vec![PairLogps::default(); 7]).logps(&model);
+    let batch = PairBatch::new(&pairs[..7], vec![PairLogps::default(); 7]);
+    let loss = Preference(dpo_settings(folder.path()).loss_settings());
+    // All prompts begin with the eleven letters of `ask number `, and these are there once; of each answer the last
+    // token is no input.
+    assert_eq!(loss.computed_tokens(&batch), loss.tokens(&batch) - 6 * 11 - 2 * 7);
+    let together = batch.logps(&model);
     for (pair, found) in pairs.iter().zip(together) {
         let expected = [alone(&pair.prompt, &pair.chosen), alone(&pair.prompt, &pair.rejected)];
         for (found, expected) in [found.chosen, found.rejected].into_iter().zip(expected) {

@@ -3,12 +3,15 @@
 
 use burn::tensor::Device;
 use cavy_model::{Gpt2Config, Model, Source, WeightInit};
+use cavy_text::instruct::Example;
 use cavy_text::{SpecialTokens, Tokenizer};
-use cavy_train::base::{Base, Start, Trainable};
+use cavy_train::base::{Base, Start, Trainable, Tuned};
 use cavy_train::metrics::{self, Event, Metrics, Observer, Record, SampleRecord};
-use cavy_train::objectives::{classify, sft};
+use cavy_train::objectives::sft::{Answers, SftData, packed};
+use cavy_train::objectives::{Loss, PassSettings, Tally, classify, sft};
 use cavy_train::settings::{
-    AdapterSettings, ClassifySettings, EvaluationSettings, ModelSettings, OptimizationSettings, SftSettings, Warmup,
+    AdapterSettings, BaseDtype, ClassifySettings, EvaluationSettings, ModelSettings, OptimizationSettings, SftSettings,
+    Warmup,
 };
 use cavy_train::{Outcome, Settings, TrainError, checkpoint};
 use serde_json::{Value, json};
@@ -230,6 +233,41 @@ fn micro_batches_of_any_size_are_one_batch() {
             // A mean of means would be off by some per cent, since answers differ in length.
             assert!((found / expected - 1.0).abs() < 1e-4, "{parts:?} instead of {whole:?}");
         }
+    }
+}
+
+#[test]
+fn a_shared_beginning_gives_the_loss_and_gradients_of_examples_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = sft_settings(folder.path());
+    let data = SftData::load(&settings, &base(&settings.model.model)).unwrap();
+    let tuned = Tuned::new(base(&settings.model.model), BaseDtype::F32, &settings.adapter, 0).unwrap();
+    let model = tuned.model(None, &Device::flex().autodiff()).unwrap();
+    let names = ["transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.h.1.mlp.c_fc.bias"];
+    let learn = |examples: &[Example]| {
+        let batch = packed(examples);
+        let (gradients, tally) = Answers.learn(&model, &batch, 0.01, PassSettings::default());
+        (names.map(|name| gradients.values(name).unwrap()), tally, batch)
+    };
+    let examples = &data.examples[..5];
+    let (together, tally, batch) = learn(examples);
+    // All begin with `Colour of `: ten bytes and the template's.
+    assert!(Answers.computed_tokens(&batch) + 4 * 10 < Answers.tokens(&batch), "{}", Answers.computed_tokens(&batch));
+    let mut sums = together.clone().map(|gradient| vec![0.0; gradient.len()]);
+    let mut alone = Tally::default();
+    for example in examples {
+        let (gradients, tally, batch) = learn(std::slice::from_ref(example));
+        assert_eq!(Answers.computed_tokens(&batch) + 1, example.ids.len(), "nothing is shared with nobody");
+        alone.merge(&tally);
+        for (sums, gradient) in sums.iter_mut().zip(&gradients) {
+            sums.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+        }
+    }
+    assert!((tally.mean("loss") / alone.mean("loss") - 1.0).abs() < 1e-6);
+    for ((name, together), alone) in names.iter().zip(&together).zip(&sums) {
+        let largest = alone.iter().fold(0_f32, |max, x| max.max(x.abs()));
+        let apart = alone.iter().zip(together).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest > 1e-4 && apart < 1e-5 * largest, "{name}: {apart} of {largest}");
     }
 }
 

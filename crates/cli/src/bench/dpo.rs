@@ -7,9 +7,8 @@ use crate::{Ending, text};
 use cavy_model::Device;
 use cavy_ops::{Exec, set_exec};
 use cavy_train::base::Tuned;
-use cavy_train::objectives::dpo::{PairBatch, Preference};
+use cavy_train::objectives::dpo::{PairBatch, Preference, logps};
 use cavy_train::objectives::pairs::PairData;
-use cavy_train::objectives::preference_loss::PairLogps;
 use cavy_train::optimizer::Optimizer;
 use cavy_train::settings::{
     AdapterSettings, BaseDtype, DpoSettings, ModelSettings, OptimizationSettings, PairDataSettings,
@@ -28,8 +27,8 @@ pub(crate) struct DpoArgs {
     /// Pairs of answers
     #[arg(long, default_value = "instruction-data-with-preference.json", value_name = "FILE")]
     data: PathBuf,
-    /// What is trained: every weight, or adapters of rank 16 on every linear layer; `-pre` as in the peer's script, where it
-    /// computes the reference beforehand (here that is always so)
+    /// What is trained: every weight, or adapters of rank 16 on every linear layer; `-pre` leaves the reference's
+    /// log-probabilities out of the time, as the peer's script does
     #[arg(long, value_enum, default_value_t = Mode::Full)]
     mode: Mode,
     /// Steps
@@ -71,6 +70,13 @@ enum Mode {
     DoraPre,
 }
 
+impl Mode {
+    /// Whether the reference's log-probabilities were there before the clock started.
+    fn is_precomputed(self) -> bool {
+        matches!(self, Self::FullPre | Self::LoraPre | Self::DoraPre)
+    }
+}
+
 impl DpoArgs {
     /// The settings that the peer's script has: constant rate, no decay, clipping at 1.
     fn settings(&self) -> DpoSettings {
@@ -106,7 +112,8 @@ impl DpoArgs {
     }
 }
 
-/// Measures steps from the first on, the reference's log-probabilities included, without the loading of model and data.
+/// Measures steps from the first on, without the loading of model and data; with the reference's log-probabilities, unless
+/// the mode says that they are there.
 pub(crate) fn run(args: &DpoArgs) -> Result<Ending, CliError> {
     set_exec(if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) });
     let settings = args.settings();
@@ -126,14 +133,12 @@ pub(crate) fn run(args: &DpoArgs) -> Result<Ending, CliError> {
     let loss = Preference(settings.loss_settings());
     let mut history = Vec::new();
     let began = Instant::now();
-    let plain = model.valid();
-    let judged = |pairs: &[_]| PairBatch::new(pairs, vec![PairLogps::default(); pairs.len()]).logps(&plain);
-    let reference: Vec<Vec<PairLogps>> = data.pairs[args.first..last].chunks(args.batch).map(judged).collect();
-    drop(plain);
+    let reference = logps(&model, &data.pairs[args.first..last]);
     let reference_seconds = began.elapsed().as_secs_f64();
-    let steps = data.pairs[args.first..last].chunks(args.batch).zip(reference);
+    let began = if args.mode.is_precomputed() { Instant::now() } else { began };
+    let steps = data.pairs[args.first..last].chunks(args.batch).zip(reference.chunks(args.batch));
     for (index, (pairs, reference)) in steps.enumerate() {
-        let batch = PairBatch::new(pairs, reference);
+        let batch = PairBatch::new(pairs, reference.to_vec());
         let how = StepSettings { lr: args.lr, max_norm: Some(1.0), step: index, seed: 0, recompute: false };
         let (updated, report) = step(model, &mut optimizer, &loss, std::slice::from_ref(&batch), &how);
         model = updated;

@@ -1,6 +1,7 @@
 //! Learning from preferences: DPO and its relatives, on pairs of answers to one prompt.
 //!
-//! A pair's prompt is computed once and both answers continue it. The loss knows the model through the log-probabilities
+//! A pair's prompt is computed once and both answers continue it; what prompts of a batch begin with in common is
+//! computed once for all of them. The loss knows the model through the log-probabilities
 //! of the answers alone, so its gradient is a number for every answer (see [`super::preference_loss`]), and the backward
 //! pass is that of a weighted sum of log-probabilities.
 
@@ -11,6 +12,7 @@ use crate::TrainError;
 use crate::base::{Base, Tuned, parameter_counts};
 use crate::data::DataFingerprint;
 use crate::metrics::{EvalRecord, Observer, Started};
+use crate::packing::Packing;
 use crate::reference::{self, ReferenceKey};
 use crate::run::{Outcome, Preparation, run_objective};
 use crate::sampler::Items;
@@ -28,6 +30,8 @@ use std::sync::atomic::AtomicBool;
 
 /// Separates the order of pairs from other uses of the seed.
 const PURPOSE: u64 = 0xD90;
+/// Pairs that are judged at once.
+const PAIRS_AT_ONCE: usize = 32;
 /// Rows that are decoded at once.
 const ANSWERS_AT_ONCE: usize = 16;
 
@@ -51,6 +55,8 @@ pub fn run(
 pub struct PairBatch {
     ids: Arc<[u32]>,
     segments: Arc<Segments>,
+    /// Tokens of the pairs, each prompt once for both answers.
+    tokens: usize,
     /// For every token of every answer, the token it is predicted after.
     rows: Vec<usize>,
     targets: Arc<[u32]>,
@@ -72,12 +78,10 @@ struct Mismatched {
 impl Mismatched {
     /// Every prompt with the answers of the next pair, as TRL cycles them.
     fn new(pairs: &[&Pair], judge: &Model) -> Self {
-        let mut packing = Packing::default();
-        for (index, pair) in pairs.iter().enumerate() {
-            let other = pairs[(index + 1) % pairs.len()];
-            packing.push(&pair.prompt, [&other.chosen, &other.rejected]);
-        }
-        let answers = Box::new(packing.finish(vec![PairLogps::default(); pairs.len()]));
+        let others = pairs.iter().cycle().skip(1);
+        let items =
+            pairs.iter().zip(others).map(|(pair, other)| (&pair.prompt[..], [&other.chosen[..], &other.rejected[..]]));
+        let answers = Box::new(pack(&items.collect::<Vec<_>>(), vec![PairLogps::default(); pairs.len()]));
         let judged = Self::sum(&answers, judge);
         Self { answers, judged }
     }
@@ -99,11 +103,8 @@ impl PairBatch {
     ///
     /// Panics: if an answer is empty, or there is not a reference for every pair.
     pub fn new<'a>(pairs: impl IntoIterator<Item = &'a Pair>, reference: Vec<PairLogps>) -> Self {
-        let mut batch = Packing::default();
-        for pair in pairs {
-            batch.push(&pair.prompt, [&pair.chosen, &pair.rejected]);
-        }
-        batch.finish(reference)
+        let items = pairs.into_iter().map(|pair| (&pair.prompt[..], [&pair.chosen[..], &pair.rejected[..]]));
+        pack(&items.collect::<Vec<_>>(), reference)
     }
 
     /// Pairs in it.
@@ -134,57 +135,57 @@ impl PairBatch {
     }
 }
 
-/// A batch in the making.
-#[derive(Default)]
-struct Packing {
-    ids: Vec<u32>,
-    segments: Segments,
-    rows: Vec<usize>,
-    targets: Vec<u32>,
-    lengths: Vec<usize>,
-}
-
-impl Packing {
-    fn push(&mut self, prompt: &[u32], answers: [&[u32]; 2]) {
-        assert!(!prompt.is_empty(), "a prompt has tokens");
-        let mut segments = std::mem::take(&mut self.segments).with_segment(prompt.len());
-        let root = segments.list().len() - 1;
-        self.ids.extend_from_slice(prompt);
-        let last_of_prompt = self.ids.len() - 1;
+/// The pass over prompts with their answers, in order, and its predictions. Prompts that begin alike share the beginning.
+///
+/// Panics: if a prompt or an answer has no tokens.
+fn pack<'a>(items: &[(&'a [u32], [&'a [u32]; 2])], reference: Vec<PairLogps>) -> PairBatch {
+    assert_eq!(items.len(), reference.len(), "a reference for every pair");
+    let prompts: Vec<&[u32]> = items.iter().map(|(prompt, _)| *prompt).collect();
+    let (mut packing, places) = Packing::shared(&prompts);
+    let (mut rows, mut targets, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+    for ((prompt, answers), place) in items.iter().zip(places) {
+        let prompt = match (&prompt[place.shared..], place.segment) {
+            ([], Some(segment)) => segment,
+            (rest, segment) => packing.push(segment, rest),
+        };
         for answer in answers {
             assert!(!answer.is_empty(), "an answer has tokens");
+            rows.push(packing.last(prompt));
             // The last token of an answer has no next one, so it is a target and never an input.
             let inputs = &answer[..answer.len() - 1];
-            let start = self.ids.len();
             if !inputs.is_empty() {
-                segments = segments.with_continuation(root, inputs.len());
-                self.ids.extend_from_slice(inputs);
+                rows.extend(packing.tokens()..packing.tokens() + inputs.len());
+                packing.push(Some(prompt), inputs);
             }
-            self.rows.push(last_of_prompt);
-            self.rows.extend(start..start + inputs.len());
-            self.targets.extend_from_slice(answer);
-            self.lengths.push(answer.len());
+            targets.extend_from_slice(answer);
+            lengths.push(answer.len());
         }
-        self.segments = segments;
     }
-
-    fn finish(self, reference: Vec<PairLogps>) -> PairBatch {
-        assert_eq!(self.lengths.len(), 2 * reference.len(), "a reference for every pair");
-        PairBatch {
-            ids: self.ids.into(),
-            segments: Arc::new(self.segments),
-            rows: self.rows,
-            targets: self.targets.into(),
-            lengths: self.lengths,
-            reference,
-            mismatched: None,
-        }
+    let tokens = prompts.iter().map(|prompt| prompt.len()).sum::<usize>() + targets.len();
+    let (ids, segments) = packing.finish();
+    PairBatch {
+        tokens,
+        ids: ids.into(),
+        segments: Arc::new(segments),
+        rows,
+        targets: targets.into(),
+        lengths,
+        reference,
+        mismatched: None,
     }
 }
 
 /// Values of a tensor, out of its graph.
 fn values(tensor: &Tensor<1>) -> Vec<f32> {
     tensor.to_data().try_to_vec().unwrap_or_default()
+}
+
+/// What a model makes of pairs, without learning.
+///
+/// Panics: as [`PairBatch::new`].
+pub fn logps(model: &Model, pairs: &[Pair]) -> Vec<PairLogps> {
+    let batch = |pairs: &[Pair]| PairBatch::new(pairs, vec![PairLogps::default(); pairs.len()]).logps(model);
+    pairs.chunks(PAIRS_AT_ONCE).flat_map(batch).collect()
 }
 
 /// The loss of pairs.
@@ -235,6 +236,10 @@ impl Loss for Preference {
     type Batch = PairBatch;
 
     fn tokens(&self, batch: &PairBatch) -> usize {
+        batch.tokens
+    }
+
+    fn computed_tokens(&self, batch: &PairBatch) -> usize {
         batch.ids.len()
     }
 
@@ -303,12 +308,8 @@ impl<'a> Dpo<'a> {
                 path => path.into(),
             };
             let key = ReferenceKey { model: self.tuned.start_hash()?, data: self.data.hash() };
-            let per_batch = self.settings.optimization.batch_size;
-            reference::load_or_compute(&path, key, self.data.pairs.len(), how.note, || {
-                let batch =
-                    |pairs: &[Pair]| PairBatch::new(pairs, vec![PairLogps::default(); pairs.len()]).logps(&start);
-                self.data.pairs.chunks(per_batch).flat_map(batch).collect()
-            })?
+            let compute = || logps(&start, &self.data.pairs);
+            reference::load_or_compute(&path, key, self.data.pairs.len(), how.note, compute)?
         } else {
             vec![PairLogps::default(); self.data.pairs.len()]
         };

@@ -7,6 +7,7 @@ use crate::TrainError;
 use crate::base::{Base, NewHead, Tuned, parameter_counts};
 use crate::data::DataFingerprint;
 use crate::metrics::{EvalRecord, Observer, Started};
+use crate::packing::Packing;
 use crate::run::{Outcome, Preparation, run_objective};
 use crate::sampler::Items;
 use crate::settings::RewardSettings;
@@ -48,6 +49,8 @@ pub fn run(
 /// Prompts with answers to rate, on one token axis: each answer continues its prompt and sees nothing else.
 #[derive(Clone, Debug)]
 pub struct ScoreBatch {
+    /// Tokens of the prompts and answers.
+    tokens: usize,
     ids: Arc<[u32]>,
     segments: Arc<Segments>,
     /// The last token of every answer, where its score is read.
@@ -59,19 +62,25 @@ impl ScoreBatch {
     ///
     /// Panics: if a prompt or an answer has no tokens.
     pub fn new<'a>(items: impl IntoIterator<Item = (&'a [u32], Vec<&'a [u32]>)>) -> Self {
-        let (mut ids, mut rows, mut segments) = (Vec::new(), Vec::new(), Segments::default());
-        for (prompt, answers) in items {
+        let items: Vec<_> = items.into_iter().collect();
+        let prompts: Vec<&[u32]> = items.iter().map(|(prompt, _)| *prompt).collect();
+        let (mut packing, places) = Packing::shared(&prompts);
+        let mut rows = Vec::new();
+        for ((prompt, answers), place) in items.iter().zip(places) {
             assert!(!prompt.is_empty() && answers.iter().all(|answer| !answer.is_empty()), "tokens to rate");
-            segments = segments.with_segment(prompt.len());
-            let root = segments.list().len() - 1;
-            ids.extend_from_slice(prompt);
+            let prompt = match (&prompt[place.shared..], place.segment) {
+                ([], Some(segment)) => segment,
+                (rest, segment) => packing.push(segment, rest),
+            };
             for answer in answers {
-                segments = segments.with_continuation(root, answer.len());
-                ids.extend_from_slice(answer);
-                rows.push(ids.len() - 1);
+                let answer = packing.push(Some(prompt), answer);
+                rows.push(packing.last(answer));
             }
         }
-        Self { ids: ids.into(), segments: Arc::new(segments), rows }
+        let (ids, segments) = packing.finish();
+        let of_item = |(prompt, answers): &(&[u32], Vec<&[u32]>)| prompt.len() + answers.concat().len();
+        let tokens = items.iter().map(of_item).sum();
+        Self { tokens, ids: ids.into(), segments: Arc::new(segments), rows }
     }
 
     /// The score of every answer, in order, differentiable: `(answers, 1)`.
@@ -152,6 +161,10 @@ impl Loss for BradleyTerry {
     type Batch = RatedPairs;
 
     fn tokens(&self, batch: &RatedPairs) -> usize {
+        batch.answers.tokens
+    }
+
+    fn computed_tokens(&self, batch: &RatedPairs) -> usize {
         batch.answers.ids.len()
     }
 

@@ -6,6 +6,7 @@ use crate::TrainError;
 use crate::base::{Base, Tuned, parameter_counts};
 use crate::data::DataFingerprint;
 use crate::metrics::{EvalRecord, Observer, Started};
+use crate::packing::Packing;
 use crate::run::{Outcome, Preparation, run_objective};
 use crate::sampler::{Batch, Items};
 use crate::settings::SftSettings;
@@ -72,45 +73,65 @@ impl SftData {
     }
 }
 
-/// Examples on one token axis: each is a segment of its own, and none sees another.
-///
-/// The last token of an example has no next one, so it is a target and never an input.
-pub fn packed<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Batch {
-    let (mut ids, mut targets, mut trained, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for example in examples {
-        let n = example.ids.len().saturating_sub(1);
-        if n == 0 {
-            continue; // Nothing follows a single token.
-        }
-        ids.extend_from_slice(&example.ids[..n]);
-        targets.extend_from_slice(&example.ids[1..]);
-        trained.extend_from_slice(&example.trained[1..]);
-        lengths.push(n);
-    }
-    Batch::masked(ids, targets, trained, &lengths)
+/// Examples on one token axis, each of which sees nothing of another but what both begin with.
+#[derive(Clone, Debug)]
+pub struct AnswerBatch {
+    batch: Batch,
+    /// Tokens of the examples.
+    tokens: usize,
 }
 
-/// `-ln p(target)` of the tokens of answers. Tokens are counted with the last of each example, as TRL does.
+/// Examples on one token axis. What several begin with, before the first token that carries loss, is there once.
+///
+/// The last token of an example has no next one, so it is a target and never an input.
+pub fn packed<'a>(examples: impl IntoIterator<Item = &'a Example>) -> AnswerBatch {
+    // Nothing follows a single token.
+    let examples: Vec<&Example> = examples.into_iter().filter(|example| example.ids.len() > 1).collect();
+    let prompts: Vec<&[u32]> = examples.iter().map(|example| &example.ids[..without_loss(example)]).collect();
+    let (mut packing, places) = Packing::shared(&prompts);
+    // The next token of a shared one is another in each example, and carries no loss in any.
+    let (mut targets, mut trained) = (vec![0; packing.tokens()], vec![false; packing.tokens()]);
+    for (example, place) in examples.iter().zip(places) {
+        let n = example.ids.len() - 1;
+        packing.push(place.segment, &example.ids[place.shared..n]);
+        targets.extend_from_slice(&example.ids[place.shared + 1..]);
+        trained.extend_from_slice(&example.trained[place.shared + 1..]);
+    }
+    let tokens = examples.iter().map(|example| example.ids.len()).sum();
+    let (ids, segments) = packing.finish();
+    AnswerBatch { batch: Batch::masked(ids, targets, trained, segments), tokens }
+}
+
+/// Tokens at the beginning of an example that predict none with loss; its last token is not among them.
+fn without_loss(example: &Example) -> usize {
+    example.trained[1..].iter().take_while(|&&trained| !trained).count().min(example.ids.len() - 2)
+}
+
+/// `-ln p(target)` of the tokens of answers. Tokens are counted as TRL does: all of each example.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answers;
 
 impl Loss for Answers {
-    type Batch = Batch;
+    type Batch = AnswerBatch;
 
-    fn tokens(&self, batch: &Batch) -> usize {
-        batch.tokens() + batch.segments.list().len()
+    fn tokens(&self, batch: &AnswerBatch) -> usize {
+        batch.tokens
     }
 
-    fn weight(&self, batch: &Batch) -> f64 {
-        NextToken.weight(batch)
+    fn computed_tokens(&self, batch: &AnswerBatch) -> usize {
+        batch.batch.tokens()
     }
 
-    fn learn(&self, model: &Model, batch: &Batch, share: f32, pass: PassSettings) -> (Gradients, Tally) {
-        NextToken.learn(model, batch, share, pass)
+    fn weight(&self, batch: &AnswerBatch) -> f64 {
+        NextToken.weight(&batch.batch)
     }
 
-    fn measure(&self, model: &Model, batch: &Batch) -> Tally {
-        NextToken.measure(model, batch)
+    fn learn(&self, model: &Model, batch: &AnswerBatch, share: f32, pass: PassSettings) -> (Gradients, Tally) {
+        NextToken.learn(model, &batch.batch, share, pass)
+    }
+
+    fn measure(&self, model: &Model, batch: &AnswerBatch) -> Tally {
+        NextToken.measure(model, &batch.batch)
     }
 }
 
@@ -142,7 +163,7 @@ impl<'a> Sft<'a> {
     }
 
     /// Batches of an evaluation: the examples of a part in their order.
-    fn in_order<'b>(&'b self, part: &'b [usize]) -> impl Iterator<Item = Batch> + 'b {
+    fn in_order<'b>(&'b self, part: &'b [usize]) -> impl Iterator<Item = AnswerBatch> + 'b {
         part.chunks(self.settings.optimization.batch_size).map(move |chunk| packed(self.examples(chunk)))
     }
 
