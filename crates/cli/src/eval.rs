@@ -112,7 +112,7 @@ fn negative_logprobs(opened: &Opened, ids: &[u32], context: usize, stride: usize
         let first = scored - start - 1;
         let weights: Vec<f32> = (0..targets.len()).map(|i| if i >= first { 1.0 } else { 0.0 }).collect();
         let pass = Pass::new(Arc::clone(&inputs), Arc::new(Segments::uniform(1, inputs.len())), None);
-        let logprobs = opened.model.loss(&pass, &targets, &weights).logprobs;
+        let logprobs = opened.model.loss(&pass, &targets, &weights).targets.logprobs;
         sum -= logprobs[first..].iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
         count += logprobs.len() - first;
         scored = end;

@@ -5,6 +5,7 @@ pub(crate) mod load;
 mod overlay;
 pub(crate) mod page;
 pub(crate) mod plots;
+mod preference;
 mod tuning;
 mod verdict;
 

@@ -217,11 +217,12 @@ mod products {
         let targets: Vec<u32> = (0..n).map(|i| (i * 7919 % vocab) as u32).collect();
         let input =
             HeadInput { hidden: &hidden, weight: cavy_kernels::head::HeadWeight::Floats(&weight), targets: &targets };
-        let (weights, mut logprobs) = (vec![1.0 / n as f32; n], vec![0.0; n]);
+        let (weights, mut logprobs, mut likeliest) = (vec![1.0 / n as f32; n], vec![0.0; n], vec![false; n]);
         let (mut d_hidden, mut d_weight) = (vec![0.0; n * dim], vec![0.0; vocab * dim]);
         bencher.counter(ItemsCount::new(6 * n * dim * vocab)).bench_local(|| {
             let (d_hidden, d_weight) = (Some(&mut d_hidden[..]), Some(&mut d_weight[..]));
-            head::cross_entropy(Exec::new(THREADS), &input, &weights, &mut logprobs, d_hidden, d_weight);
+            let results = (&mut logprobs[..], &mut likeliest[..]);
+            head::cross_entropy(Exec::new(THREADS), &input, &weights, results, d_hidden, d_weight);
         });
         let weight = first(&weight, weight.len());
         assert_near(&logprobs, &head::reference::token_logprobs(&first(&hidden, 2 * dim), &weight, &targets[..2]).0);

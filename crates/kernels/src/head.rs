@@ -123,11 +123,12 @@ fn backward_chunk(
     }
 }
 
-/// Log-probability of each target, and the gradients of `-sum_n weights_n logprob_n` where they are wanted.
+/// Log-probability of each target, whether it is the likeliest token, and the gradients of `-sum_n weights_n logprob_n`
+/// where they are wanted.
 ///
 /// The weights being known, logits are formed once: each chunk turns into its own gradient in place.
 ///
-/// Shapes: `weights` and `logprobs` are `(N)`, `d_hidden` `(N, D)`, `d_weight` `(V, D)`; all outputs are overwritten.
+/// Shapes: `weights`, `logprobs` and `likeliest` are `(N)`, `d_hidden` `(N, D)`, `d_weight` `(V, D)`; all outputs are overwritten.
 /// Numbers: f32; the largest logit is subtracted before exponentials. Same bits for any number of threads.
 /// Panics: if the lengths do not fit together or a target is outside the vocabulary.
 /// Source: see the file's head.
@@ -135,31 +136,29 @@ pub fn cross_entropy(
     exec: Exec,
     input: &HeadInput<'_>,
     weights: &[f32],
-    logprobs: &mut [f32],
+    (logprobs, likeliest): (&mut [f32], &mut [bool]),
     mut d_hidden: Option<&mut [f32]>,
     mut d_weight: Option<&mut [f32]>,
 ) {
     let (n, _, vocab) = input.sizes();
-    assert!(
-        weights.len() == n && logprobs.len() == n,
-        "{} weights, {} results, {n} tokens",
-        weights.len(),
-        logprobs.len()
-    );
+    let lengths = [weights.len(), logprobs.len(), likeliest.len()];
+    assert!(lengths == [n; 3], "weights and results of {lengths:?}, {n} tokens");
     if n == 0 {
         d_weight.into_iter().for_each(|d| d.fill(0.0));
         return;
     }
     let wants_gradient = d_hidden.is_some() || d_weight.is_some();
     for_each_logits(exec, input, |first, tokens, logits| {
-        let mut rows: Vec<(&mut [f32], &mut f32)> =
-            logits.chunks_mut(vocab).zip(&mut logprobs[first..first + tokens]).collect();
+        let part = first..first + tokens;
+        let results = logprobs[part.clone()].iter_mut().zip(&mut likeliest[part]);
+        let mut rows: Vec<_> = logits.chunks_mut(vocab).zip(results).collect();
         for_each_chunk(exec, &mut rows, 1, |index, row| {
-            let (logits, logprob) = &mut row[0];
+            let (logits, (logprob, likeliest)) = &mut row[0];
             let target = input.targets[first + index] as usize;
             let at_target = logits[target];
             let (max, sum) = dispatch(exec, Exponentials { logits });
             **logprob = at_target - max - sum.ln();
+            **likeliest = at_target >= max;
             if wants_gradient {
                 let factor = weights[first + index];
                 dispatch(exec, Scale { x: logits, factor: factor / sum });
@@ -418,7 +417,7 @@ mod tests {
             let run = |exec| {
                 let mut lp = vec![f32::NAN; n];
                 let (mut d_h, mut d_w) = (vec![f32::NAN; n * dim], vec![f32::NAN; vocab * dim]);
-                cross_entropy(exec, &input, &g, &mut lp, Some(&mut d_h), Some(&mut d_w));
+                cross_entropy(exec, &input, &g, (&mut lp, &mut vec![false; g.len()]), Some(&mut d_h), Some(&mut d_w));
                 vec![lp, d_h, d_w]
             };
             let negated: Vec<f64> = g.iter().map(|&g| -f64::from(g)).collect();
@@ -442,7 +441,7 @@ mod tests {
                 let (mut d_h, mut loss_d_h) = (vec![f32::NAN; n * dim], vec![f32::NAN; n * dim]);
                 token_logprobs(exec, &input, &mut lp, &mut ent, &mut lse, None);
                 token_logprobs_backward(exec, &input, (&g, &g_h), (&ent, &lse), Some(&mut d_h), None);
-                cross_entropy(exec, &input, &g, &mut lp, Some(&mut loss_d_h), None);
+                cross_entropy(exec, &input, &g, (&mut lp, &mut vec![false; g.len()]), Some(&mut loss_d_h), None);
                 vec![lp, ent, d_h, loss_d_h]
             };
             let want = run(HeadWeight::Floats(&floats), Exec::new(1));
@@ -456,7 +455,7 @@ mod tests {
     fn a_packed_weight_has_no_gradient() {
         let weight = random_matrix(Format::Bf16, 2, 1, 1);
         let input = HeadInput { hidden: &[1.0], weight: HeadWeight::Packed(&weight), targets: &[1] };
-        cross_entropy(Exec::new(1), &input, &[1.0], &mut [0.0], None, Some(&mut [0.0; 2]));
+        cross_entropy(Exec::new(1), &input, &[1.0], (&mut [0.0], &mut [false]), None, Some(&mut [0.0; 2]));
     }
 
     #[test]
@@ -467,7 +466,14 @@ mod tests {
         let targets: Vec<u32> = targets(n, vocab);
         let (mut lp, mut d_h, mut d_w) = (vec![f32::NAN; n], vec![f32::NAN; n * dim], vec![f32::NAN; vocab * dim]);
         let input = HeadInput { hidden: &h, weight: HeadWeight::Floats(&w), targets: &targets };
-        cross_entropy(Exec::new(2), &input, &vec![1.0; n], &mut lp, Some(&mut d_h), Some(&mut d_w));
+        cross_entropy(
+            Exec::new(2),
+            &input,
+            &vec![1.0; n],
+            (&mut lp, &mut vec![false; n]),
+            Some(&mut d_h),
+            Some(&mut d_w),
+        );
         for token in [0, 13, 14, 27, 39] {
             let h = wide(&h[token * dim..][..dim]);
             let (logprob, _) = reference::token_logprobs(&h, &wide(&w), &targets[token..=token]);
@@ -485,7 +491,7 @@ mod tests {
         token_logprobs(Exec::new(1), &input, &mut lp, &mut ent, &mut lse, None);
         assert_eq!((lp[0], ent[0], lse[0]), (-2000.0, 0.0, 1000.0));
         let input = HeadInput { hidden: &[f32::NAN], ..input };
-        cross_entropy(Exec::new(1), &input, &[1.0], &mut lp, None, None);
+        cross_entropy(Exec::new(1), &input, &[1.0], (&mut lp, &mut [false]), None, None);
         assert!(lp[0].is_nan());
     }
 
@@ -493,7 +499,7 @@ mod tests {
     #[should_panic(expected = "a target outside the vocabulary of 2")]
     fn a_target_outside_the_vocabulary_is_refused() {
         let input = HeadInput { hidden: &[1.0], weight: HeadWeight::Floats(&[1.0, 2.0]), targets: &[2] };
-        cross_entropy(Exec::new(1), &input, &[1.0], &mut [0.0], None, None);
+        cross_entropy(Exec::new(1), &input, &[1.0], (&mut [0.0], &mut [false]), None, None);
     }
 
     #[test]
@@ -512,7 +518,7 @@ mod tests {
             golden.check(name, found, 2e-6);
         }
         let mean = weights.map(|w| w / total);
-        cross_entropy(exec, &input, &mean, &mut lp, Some(&mut d_h), Some(&mut d_w));
+        cross_entropy(exec, &input, &mean, (&mut lp, &mut vec![false; mean.len()]), Some(&mut d_h), Some(&mut d_w));
         for (name, found) in [("logprobs", &lp[..]), ("d_x", &d_h), ("d_weight", &d_w)] {
             golden.check(name, found, 2e-6);
         }

@@ -10,8 +10,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::kernels::kv_cache::KvCache;
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{
-    AttentionSpec, CrossEntropy, Heads, NewTokens, TiedGradient, Weight, attention, attention_cached, dropout,
-    embedding, linear, linear_cross_entropy, packed_cross_entropy, packed_head, packed_token_logprobs, token_logprobs,
+    AttentionSpec, CrossEntropy, Heads, NewTokens, TargetScores, TiedGradient, Weight, attention, attention_cached,
+    dropout, embedding, linear, linear_cross_entropy, packed_cross_entropy, packed_head, packed_token_logprobs,
+    token_logprobs,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -267,23 +268,23 @@ fn head_loss<A: Architecture>(
     }
 }
 
-/// `-sum_n weights_n ln p(targets_n)` and the log-probability of each target.
+/// `-sum_n weights_n ln p(targets_n)` and what the model makes of each target.
 pub(crate) fn loss<A: Architecture>(model: &A, pass: &Pass, targets: &Arc<[u32]>, weights: &[f32]) -> CrossEntropy {
     let tied = model.head().tied_gradient();
     let x = blocks(model, model.embed(pass, tied.as_ref()), pass, None);
     head_loss(model, x, targets, weights, tied.as_ref())
 }
 
-/// The loss, the log-probability of each target, and the gradients of all parameters.
+/// The loss, what the model makes of each target, and the gradients of all parameters.
 pub(crate) fn loss_and_gradients<A: Architecture>(
     model: &A,
     pass: &Pass,
     targets: &Arc<[u32]>,
     weights: &[f32],
-) -> (f64, Vec<f32>, Gradients) {
-    let CrossEntropy { loss, logprobs } = loss(model, pass, targets, weights);
+) -> (f64, TargetScores, Gradients) {
+    let CrossEntropy { loss, targets: scores } = loss(model, pass, targets, weights);
     let value = f64::from(loss.clone().inner().into_scalar::<f32>());
-    (value, logprobs, gradients(model, &loss))
+    (value, scores, gradients(model, &loss))
 }
 
 /// The gradients of all trainable parameters; none if the loss depends on no such.
@@ -303,7 +304,7 @@ pub(crate) fn recomputed<A: Architecture>(
     pass: &Pass,
     targets: &Arc<[u32]>,
     weights: &[f32],
-) -> (f64, Vec<f32>, Gradients) {
+) -> (f64, TargetScores, Gradients) {
     let at = |layer| LayerPass { pass, layer, cached: None };
     let tied = model.head().tied_gradient();
     // Nothing below the first trainable part is differentiated: `first` blocks, or all that there is.
@@ -322,10 +323,10 @@ pub(crate) fn recomputed<A: Architecture>(
     let through = |y: Tensor<2>, d_y: Tensor<2>| (y * Tensor::from_inner(d_y)).sum().backward();
     let mut collected = Gradients::default();
     let x = leaf(inputs.pop().expect("one input more than blocks"), model.depth() + 1);
-    let CrossEntropy { loss, logprobs } = head_loss(model, x.clone(), targets, weights, tied.as_ref());
+    let CrossEntropy { loss, targets: scores } = head_loss(model, x.clone(), targets, weights, tied.as_ref());
     let value = f64::from(loss.clone().inner().into_scalar::<f32>());
     if !loss.is_tracked() {
-        return (value, logprobs, collected);
+        return (value, scores, collected);
     }
     let mut gradients = loss.backward();
     let mut d_x = x.grad_remove(&mut gradients);
@@ -344,5 +345,5 @@ pub(crate) fn recomputed<A: Architecture>(
     if let Some(d_x) = d_x.filter(|_| first == 0) {
         collected.collect(model, through(model.embed(pass, tied.as_ref()), d_x));
     }
-    (value, logprobs, collected)
+    (value, scores, collected)
 }

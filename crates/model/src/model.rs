@@ -13,8 +13,8 @@ use crate::llama::Llama;
 use crate::parameters::{self, Gradients, ParameterInfo, ParameterVisitor};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use cavy_ops::CrossEntropy;
 use cavy_ops::kernels::kv_cache::KvCache;
+use cavy_ops::{CrossEntropy, TargetScores};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ impl Model {
         self.logits_of(self.hidden(pass), rows)
     }
 
-    /// `-sum_n weights_n ln p(targets_n)` and the log-probability of each target.
+    /// `-sum_n weights_n ln p(targets_n)` and what the model makes of each target.
     ///
     /// Shapes: `targets` and `weights` are `(N)`.
     ///
@@ -134,7 +134,7 @@ impl Model {
         with!(&self.kind, model => decoder::loss(model, pass, targets, weights))
     }
 
-    /// The loss of a pass, the log-probability of each target, and the gradients of all parameters.
+    /// The loss of a pass, what the model makes of each target, and the gradients of all parameters.
     ///
     /// With `recompute`, only the input of each block is kept for the backward pass and the block is computed again
     /// there: a third more work for a fraction of the memory, and the same bits.
@@ -146,7 +146,7 @@ impl Model {
         targets: &Arc<[u32]>,
         weights: &[f32],
         recompute: bool,
-    ) -> (f64, Vec<f32>, Gradients) {
+    ) -> (f64, TargetScores, Gradients) {
         if recompute {
             return with!(&self.kind, model => decoder::recomputed(model, pass, targets, weights));
         }

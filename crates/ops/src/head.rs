@@ -15,8 +15,17 @@ use std::sync::Arc;
 pub struct CrossEntropy {
     /// `-sum_n weights_n logprob_n`, one element.
     pub loss: Tensor<1>,
-    /// Log-probability of each target, in nats; not differentiable.
+    /// What the model makes of each target; not differentiable.
+    pub targets: TargetScores,
+}
+
+/// What a model makes of targets, one after the other. Where a target has no weight, nothing is known of it: 0 and false.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TargetScores {
+    /// Log-probability of each, in nats.
     pub logprobs: Vec<f32>,
+    /// Whether it is the likeliest token.
+    pub likeliest: Vec<bool>,
 }
 
 /// Cross-entropy of the targets: `-sum_n weights_n ln softmax(hidden_n W^T)[targets_n]`.
@@ -37,12 +46,19 @@ pub fn linear_cross_entropy(
 ) -> CrossEntropy {
     assert_eq!(targets.len(), weights.len(), "a weight for every target");
     if !is_fused(&hidden) {
+        let logits = hidden.clone().matmul(weight.clone().transpose());
+        let likeliest: Vec<i64> = logits.argmax(1).into_data().convert::<i64>().try_to_vec().unwrap_or_default();
         let (logprobs, _) = composed(hidden, weight, targets);
         let count = weights.len();
-        let weights = Tensor::<1>::from_data(TensorData::new(weights.to_vec(), [count]), &logprobs.device());
-        let loss = (logprobs.clone() * weights).sum().neg();
-        let logprobs = logprobs.into_data().try_to_vec().unwrap_or_default();
-        return CrossEntropy { loss, logprobs };
+        let factors = Tensor::<1>::from_data(TensorData::new(weights.to_vec(), [count]), &logprobs.device());
+        let loss = (logprobs.clone() * factors).sum().neg();
+        let logprobs: Vec<f32> = logprobs.into_data().try_to_vec().unwrap_or_default();
+        let known = |n: usize| weights[n] != 0.0;
+        let scores = TargetScores {
+            logprobs: (0..count).map(|n| if known(n) { logprobs[n] } else { 0.0 }).collect(),
+            likeliest: (0..count).map(|n| known(n) && likeliest[n] == i64::from(targets[n])).collect(),
+        };
+        return CrossEntropy { loss, targets: scores };
     }
     let (hidden, weight) = (Input::of(hidden), Input::of(weight));
     fused_cross_entropy(targets, weights, tied.cloned(), None, |op| apply(op, [hidden, weight]))
@@ -81,20 +97,23 @@ fn fused_cross_entropy(
 ) -> CrossEntropy {
     assert_eq!(targets.len(), weights.len(), "a weight for every target");
     let counted: Vec<usize> = (0..weights.len()).filter(|&n| weights[n] != 0.0).collect();
-    let logprobs = Arc::new(std::sync::OnceLock::new());
+    let scores = Arc::new(std::sync::OnceLock::new());
     let op = CrossEntropyOp {
         targets: counted.iter().map(|&n| targets[n]).collect(),
         weights: counted.iter().map(|&n| weights[n]).collect(),
         rows: (counted.len() < weights.len()).then(|| counted.iter().map(|&n| n as u32).collect()),
-        logprobs: Arc::clone(&logprobs),
+        scores: Arc::clone(&scores),
         tied,
         packed,
     };
     let loss = apply(op);
-    let found = logprobs.get().cloned().unwrap_or_default();
-    let mut logprobs = vec![0.0; weights.len()];
-    counted.iter().zip(found).for_each(|(&n, logprob)| logprobs[n] = logprob);
-    CrossEntropy { loss, logprobs }
+    let found = scores.get().cloned().unwrap_or_default();
+    let count = weights.len();
+    let mut scores = TargetScores { logprobs: vec![0.0; count], likeliest: vec![false; count] };
+    for ((&n, logprob), likeliest) in counted.iter().zip(found.logprobs).zip(found.likeliest) {
+        (scores.logprobs[n], scores.likeliest[n]) = (logprob, likeliest);
+    }
+    CrossEntropy { loss, targets: scores }
 }
 
 #[derive(Debug)]
@@ -103,7 +122,7 @@ struct CrossEntropyOp {
     weights: Vec<f32>,
     /// The tokens that carry weight, if not all do.
     rows: Option<Vec<u32>>,
-    logprobs: Arc<std::sync::OnceLock<Vec<f32>>>,
+    scores: Arc<std::sync::OnceLock<TargetScores>>,
     tied: Option<TiedGradient>,
     /// The weight, where it is no input.
     packed: Option<PackedMatrix>,
@@ -123,22 +142,22 @@ impl CrossEntropyOp {
         });
         let input =
             HeadInput { hidden: gathered.as_deref().unwrap_or_else(|| slice(hidden)), weight, targets: &self.targets };
-        let mut logprobs = unfilled(counted);
+        let mut scores = TargetScores { logprobs: unfilled(counted), likeliest: vec![false; counted] };
         let mut d_hidden = filled_if(tracked[0], [counted, dim], |_| ());
         let mut d_weight = match weight {
             HeadWeight::Floats(weight) => filled_if(tracked[1], [weight.len() / dim, dim], |_| ()),
             HeadWeight::Packed(_) => None,
         };
         let (d_h, d_w) = (d_hidden.as_mut().map(slice_mut), d_weight.as_mut().map(slice_mut));
-        head::cross_entropy(exec(), &input, &self.weights, &mut logprobs, d_h, d_w);
+        head::cross_entropy(exec(), &input, &self.weights, (&mut scores.logprobs, &mut scores.likeliest), d_h, d_w);
         if let (Some(rows), Some(compact)) = (&self.rows, &d_hidden) {
             let mut spread = tensor(vec![0.0; n * dim], [n, dim]);
             cavy_kernels::embedding::backward_add(exec(), slice(compact), dim, rows, slice_mut(&mut spread));
             d_hidden = Some(spread);
         }
-        let pairs = logprobs.iter().zip(&self.weights);
+        let pairs = scores.logprobs.iter().zip(&self.weights);
         let loss: f64 = -pairs.map(|(&logprob, &weight)| f64::from(logprob) * f64::from(weight)).sum::<f64>();
-        self.logprobs.get_or_init(|| logprobs);
+        self.scores.get_or_init(|| scores);
         (tensor(vec![loss as f32], [1]), (d_hidden, d_weight))
     }
 }

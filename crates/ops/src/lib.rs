@@ -33,7 +33,9 @@ pub use cavy_kernels::{Exec, Isa};
 pub use concat::concat;
 pub use cpu::{composed_everywhere, exec, set_exec};
 pub use embedding::{TiedGradient, embedding, embedding_tied};
-pub use head::{CrossEntropy, linear_cross_entropy, packed_cross_entropy, packed_token_logprobs, token_logprobs};
+pub use head::{
+    CrossEntropy, TargetScores, linear_cross_entropy, packed_cross_entropy, packed_token_logprobs, token_logprobs,
+};
 pub use linear::{linear, linear_shared};
 pub use low_rank::{LowRank, Weight, low_rank, rescale};
 pub use norm::{layer_norm, rms_norm};

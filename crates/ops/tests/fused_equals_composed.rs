@@ -205,11 +205,14 @@ fn log_probabilities_come_with_the_loss() {
     let targets: Arc<[u32]> = Arc::from([0, 10, 3, 3, 7, 1]);
     let weights = [1.0, 0.5, 0.0, 1.0, 1.0, 2.0];
     let fused = linear_cross_entropy(hidden.clone(), weight.clone(), &targets, &weights, None);
-    let (all, _) = token_logprobs(hidden, weight, &targets, None);
+    let (all, _) = token_logprobs(hidden.clone(), weight.clone(), &targets, None);
     let all = values(all);
     let loss: f32 = weights.iter().zip(&all).map(|(w, logprob)| -w * logprob).sum();
     assert!((values(fused.loss)[0] - loss).abs() < 1e-5);
-    for (n, (found, expected)) in fused.logprobs.iter().zip(&all).enumerate() {
+    let composed =
+        composed_everywhere(|| linear_cross_entropy(hidden.clone(), weight.clone(), &targets, &weights, None));
+    assert_eq!(fused.targets.likeliest, composed.targets.likeliest);
+    for (n, (found, expected)) in fused.targets.logprobs.iter().zip(&all).enumerate() {
         // A token without weight is not computed.
         assert!((found - if n == 2 { 0.0 } else { *expected }).abs() < 1e-5, "{n}");
     }

@@ -2,11 +2,12 @@
 
 use super::chart::{Chart, Series, escape, plain};
 use super::load::RunData;
+use super::preference;
 use super::tuning;
 use super::verdict::{Tone, verdicts};
 use crate::text::{count, duration};
 use cavy_train::metrics::SampleRecord;
-use cavy_train::settings::{ClassifySettings, SftSettings};
+use cavy_train::settings::{ClassifySettings, DpoSettings, RewardSettings, SftSettings};
 use cavy_train::{PretrainSettings, Settings};
 use std::fmt::Write as _;
 use toml::Value;
@@ -34,8 +35,8 @@ pub(crate) fn render(run: &RunData) -> String {
     body.push_str(&tiles(run));
     body.push_str("<h2>How it went</h2>\n<div class=\"charts\">\n");
     body.push_str(&figure(&loss(run), true));
-    let accuracy = accuracy(run);
-    for chart in accuracy.into_iter().chain([learning_rate(run), grad_norm(run), throughput(run), mfu(run)]) {
+    let own = preference::charts(run).into_iter().chain(accuracy(run));
+    for chart in own.chain([learning_rate(run), grad_norm(run), throughput(run), mfu(run)]) {
         body.push_str(&figure(&chart, false));
     }
     body.push_str("</div>\n");
@@ -92,7 +93,9 @@ fn tiles(run: &RunData) -> String {
     let mut tiles = tuning::tiles(run);
     if let Some(best) = run.best() {
         tiles.push((format!("{:.3}", best.val_loss), "lowest validation loss".into()));
-        if best.val_perplexity.is_finite() {
+        // Where the loss is that of tokens, and not of pairs or labels.
+        let of_tokens = matches!(run.verb.as_str(), "pretrain" | "sft");
+        if of_tokens && best.val_perplexity.is_finite() {
             tiles.push((format!("{:.1}", best.val_perplexity), "perplexity there".into()));
         }
         if let Some(bits) = best.val_bits_per_byte {
@@ -131,7 +134,8 @@ pub(super) fn series(name: &str, color: usize, points: Vec<(f64, f64)>) -> Serie
     Series { name: name.to_owned(), color, points, faint: false, dots: false }
 }
 
-fn over_epochs(title: &str, series: Vec<Series>, format: fn(f64) -> String) -> Chart {
+/// A chart over the epochs of a run.
+pub(super) fn over_epochs(title: &str, series: Vec<Series>, format: fn(f64) -> String) -> Chart {
     Chart {
         title: title.to_owned(),
         x_label: "epochs".to_owned(),
@@ -161,7 +165,8 @@ fn loss(run: &RunData) -> Chart {
 /// Accuracy over the evaluations, where there is one.
 fn accuracy(run: &RunData) -> Option<Chart> {
     let points = |key: &str| run.eval_points(|record| 100.0 * record.metrics.get(key).copied().unwrap_or(f64::NAN));
-    run.evals.iter().any(|record| record.metrics.contains_key("eval_accuracy")).then(|| {
+    let has = run.verb == "classify" && run.evals.iter().any(|record| record.metrics.contains_key("eval_accuracy"));
+    has.then(|| {
         let lines = vec![
             Series { dots: true, ..series("training", 0, points("train_accuracy")) },
             Series { dots: true, ..series("validation", 1, points("eval_accuracy")) },
@@ -226,6 +231,8 @@ fn settings(run: &RunData) -> String {
     let defaults = match run.verb.as_str() {
         SftSettings::VERB => SftSettings::default().to_table(),
         ClassifySettings::VERB => ClassifySettings::default().to_table(),
+        DpoSettings::VERB => DpoSettings::default().to_table(),
+        RewardSettings::VERB => RewardSettings::default().to_table(),
         _ => PretrainSettings::default().to_table(),
     };
     let mut rows = String::new();

@@ -95,15 +95,15 @@ pub(super) fn answers(run: &RunData) -> String {
     for answer in answers {
         let part = |key: &str| answer[key].as_str().unwrap_or_default().trim();
         let same = part("answer") == part("reference");
-        let class = if same { " class=\"same\"" } else { "" };
-        let _ = writeln!(
-            out,
-            "<article{class}><p class=\"prompt\">{}</p><div><h4>answer</h4><p>{}</p></div><div><h4>reference</h4><p>{}</p>\
-             </div></article>",
-            escape(instruction(part("prompt"))),
-            escape(part("answer")),
-            escape(part("reference"))
-        );
+        let class = if same { "same" } else { "" };
+        let columns = [("before", "before training"), ("answer", "answer"), ("reference", "reference")];
+        let shown = columns.into_iter().filter(|(key, _)| answer[*key].is_string());
+        let cells = shown.fold(String::new(), |mut cells, (key, name)| {
+            let _ = write!(cells, "<div><h4>{name}</h4><p>{}</p></div>", escape(part(key)));
+            cells
+        });
+        let prompt = escape(instruction(part("prompt")));
+        let _ = writeln!(out, "<article class=\"{class}\"><p class=\"prompt\">{prompt}</p>{cells}</article>");
     }
     out + "</div>\n"
 }

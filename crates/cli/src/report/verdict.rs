@@ -1,6 +1,7 @@
 //! What a run's numbers say, in words.
 
 use super::load::RunData;
+use super::preference;
 use crate::text::{count, duration};
 
 /// How much a verdict asks of the reader.
@@ -23,13 +24,15 @@ pub(crate) struct Verdict {
     pub(crate) text: String,
 }
 
-fn verdict(tone: Tone, text: impl Into<String>) -> Verdict {
+/// A sentence in a tone.
+pub(super) fn verdict(tone: Tone, text: impl Into<String>) -> Verdict {
     Verdict { tone, text: text.into() }
 }
 
 /// All verdicts of a run, the most important first.
 pub(crate) fn verdicts(run: &RunData) -> Vec<Verdict> {
     let mut all = vec![learned(run)];
+    all.extend(preference::verdicts(run));
     all.extend(generalizes(run));
     all.extend(clipping(run));
     all.extend(skipped(run));

@@ -3,14 +3,18 @@
 use super::{Loss, PassSettings, Tally};
 use crate::sampler::Batch;
 use cavy_model::{Gradients, Model};
+use cavy_ops::TargetScores;
 
 /// `-ln p(target)` of every token that carries loss. Others cost no logits, and their log-probability counts as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextToken;
 
-/// The sum of the losses, in f64, over the tokens in order.
-fn sum(logprobs: &[f32]) -> f64 {
-    -logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>()
+/// The sum of the losses, in f64, over the tokens in order, and how many targets are the likeliest token, over tokens of
+/// such a weight.
+fn tally(scores: &TargetScores, weight: f64) -> Tally {
+    let loss = -scores.logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
+    let likeliest = scores.likeliest.iter().filter(|&&likeliest| likeliest).count();
+    Tally::of_loss(loss, weight).with("mean_token_accuracy", likeliest as f64, weight)
 }
 
 impl Loss for NextToken {
@@ -27,14 +31,13 @@ impl Loss for NextToken {
     fn learn(&self, model: &Model, batch: &Batch, share: f32, pass: PassSettings) -> (Gradients, Tally) {
         let weights = batch.weights(share);
         let forward = batch.pass(pass.dropout_key);
-        let (_, logprobs, found) = model.loss_and_gradients(&forward, &batch.targets, &weights, pass.recompute);
-        (found, Tally::of_loss(sum(&logprobs), self.weight(batch)))
+        let (_, scores, found) = model.loss_and_gradients(&forward, &batch.targets, &weights, pass.recompute);
+        (found, tally(&scores, self.weight(batch)))
     }
 
     fn measure(&self, model: &Model, batch: &Batch) -> Tally {
         let weights = batch.weights(1.0);
-        let logprobs = model.loss(&batch.pass(None), &batch.targets, &weights).logprobs;
-        Tally::of_loss(sum(&logprobs), self.weight(batch))
+        tally(&model.loss(&batch.pass(None), &batch.targets, &weights).targets, self.weight(batch))
     }
 }
 
