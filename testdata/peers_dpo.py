@@ -2,16 +2,17 @@
 
 TRL 1.16, PEFT 0.21, transformers 5, PyTorch 2.15. Usage: peers_dpo.py --model DIR --data
 instruction-data-with-preference.json --mode full|lora|lora-pre --adapter OUT [--steps 4 --batch 8 --lr 5e-6 --beta 0.1
---first 0]. Prints one JSON line.
+--first 0 --dtype float32]. Prints one JSON line. With `--start DIR` it begins with that adapter; in float64 it says what rounding
+makes of rewards that are differences of sums a hundred thousand times as large.
 """
 import argparse, json, resource, time, torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 parser = argparse.ArgumentParser()
-for name, default in dict(model=None, data=None, mode="full", adapter=None).items():
+for name, default in dict(model=None, data=None, mode="full", adapter=None, start=None, dtype="float32").items():
     parser.add_argument("--" + name, default=default)
 for name, default in dict(steps=4, batch=8, lr=5e-6, beta=0.1, first=0, threads=2).items():
     parser.add_argument("--" + name, default=default, type=type(default))
@@ -30,7 +31,7 @@ def prompt(entry):
 
 
 tokenizer = AutoTokenizer.from_pretrained(a.model)
-model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
+model = AutoModelForCausalLM.from_pretrained(a.model, dtype=getattr(torch, a.dtype))
 rows = json.load(open(a.data))[a.first : a.first + a.batch * a.steps]
 data = Dataset.from_list([dict(prompt=prompt(row), chosen=row["chosen"], rejected=row["rejected"]) for row in rows])
 config = DPOConfig(output_dir="/tmp/trl-dpo", per_device_train_batch_size=a.batch, learning_rate=a.lr, beta=a.beta,
@@ -38,7 +39,9 @@ config = DPOConfig(output_dir="/tmp/trl-dpo", per_device_train_batch_size=a.batc
                    gradient_checkpointing=False, dataloader_pin_memory=False, max_length=1024,
                    lr_scheduler_type="constant", weight_decay=0.0, precompute_ref_log_probs="pre" in a.mode)
 extra = {}
-if "lora" in a.mode:
+if a.start:
+    model = PeftModel.from_pretrained(model, a.start, is_trainable=True).to(getattr(torch, a.dtype))
+elif "lora" in a.mode:
     extra["peft_config"] = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
 trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer, **extra)
 trainer._get_train_sampler = lambda *args, **kw: torch.utils.data.SequentialSampler(trainer.train_dataset)

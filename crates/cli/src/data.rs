@@ -5,6 +5,7 @@ mod look;
 mod make;
 mod page;
 mod pays;
+mod preferences;
 mod quality;
 mod shards;
 
@@ -30,6 +31,8 @@ enum Verb {
     Look(look::LookArgs),
     /// Train the same small model on raw, filtered and deduplicated text, and compare
     Pays(pays::PaysArgs),
+    /// Have a model answer instructions several times, and a reward model or a rule make pairs of better and worse answers
+    Preferences(preferences::PreferencesArgs),
     /// Train a classifier of good and bad text from examples
     TrainQuality(quality::QualityArgs),
     /// Make a small web of prose, copies, menus and spam to try curation on
@@ -42,6 +45,7 @@ pub(crate) fn data(args: &DataArgs) -> Result<Ending, CliError> {
         Verb::Curate(args) => curate::curate(args),
         Verb::Look(args) => look::look(args),
         Verb::Pays(args) => pays::run(args),
+        Verb::Preferences(args) => preferences::run(args),
         Verb::TrainQuality(args) => quality::run(args),
         Verb::Make(args) => make::run(args),
     }

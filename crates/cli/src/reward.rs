@@ -111,7 +111,7 @@ fn items(args: &ScoreArgs) -> Result<Vec<Rated>, CliError> {
 }
 
 /// Fails unless the model is a reward model.
-fn scores_one_thing(model: &cavy_model::Model) -> Result<(), CliError> {
+pub(crate) fn scores_one_thing(model: &cavy_model::Model) -> Result<(), CliError> {
     if model.labels().len() == 1 {
         return Ok(());
     }

@@ -134,3 +134,41 @@ fn an_adapter_for_another_model_is_refused_by_its_tensors() {
     let said = text(&output);
     assert!(said.contains("lora_A") && said.contains("32") && said.contains("48"), "{said}");
 }
+
+#[test]
+fn a_reward_model_judges_a_models_own_answers_and_dpo_learns_from_them() {
+    let folder = folder_with_model("32");
+    let run = |line: &str| {
+        let output = cavy(folder.path(), &line.split(' ').collect::<Vec<_>>());
+        assert!(output.status.success(), "{line}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("reward --model base --data builtin:preferences:40 --prompt-template plain --max-length 96 --overlong drop \
+         --equal-pairs keep --epochs 1 --batch-size 8 --out judge");
+    write_items(folder.path(), GOOD);
+    run("data preferences --model base --data items.jsonl --prompt-template plain --judge reward:judge --n 3 \
+         --max-new-tokens 6 --limit 12 --out own.jsonl");
+    let lines = fs_err::read_to_string(folder.path().join("own.jsonl")).unwrap();
+    assert!(lines.lines().count() > 6, "{lines}");
+    for line in lines.lines() {
+        let pair: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(pair["score_chosen"].as_f64() > pair["score_rejected"].as_f64(), "{line}");
+        let rate = |answer: &str| -> f64 {
+            let (prompt, answer) = (pair["prompt"].as_str().unwrap(), pair[answer].as_str().unwrap());
+            let flags = ["score", "--model", "judge", "--prompt", prompt, "--text", answer];
+            String::from_utf8(cavy(folder.path(), &flags).stdout).unwrap().trim().parse().unwrap()
+        };
+        // The scores are those that the judge gives when it is asked alone, as far as they are printed.
+        assert!((rate("chosen") - pair["score_chosen"].as_f64().unwrap()).abs() < 1e-4, "{line}");
+    }
+    run(
+        "dpo --model base --data own.jsonl --split 60/20/20 --epochs 1 --batch-size 4 --sample-tokens 4 --out preferred",
+    );
+    let page = fs_err::read_to_string(folder.path().join("preferred/report.html")).unwrap();
+    for part in ["Margin of rewards", "Better answer ahead", "held out", "before training", "The margin"] {
+        assert!(page.contains(part), "`{part}` is missing");
+    }
+    let output =
+        cavy(folder.path(), &["data", "preferences", "--model", "base", "--data", "items.jsonl", "--judge", "best"]);
+    assert!(text(&output).contains("a judge is `reward:MODEL`"), "{}", text(&output));
+}

@@ -25,7 +25,7 @@ mod save;
 mod shards;
 mod tensors;
 
-pub use backing::{Backing, TensorBytes, map};
+pub use backing::{Backing, Bytes, TensorBytes, map};
 pub use dtype::Dtype;
 pub use error::FilesError;
 pub use floats::{f32_bytes, f32_values};

@@ -137,6 +137,11 @@ impl Tensors {
         self.push(Entry { info, file: self.files.len() - 1, steps: Vec::new(), turned: false })
     }
 
+    /// Gives back the memory that the files take where they were read, once their tensors are copied.
+    pub fn release(&self) {
+        self.files.iter().for_each(|file| file.bytes.release());
+    }
+
     /// The error of a tensor that cannot be laid out in another way.
     fn unmovable(&self, entry: &Entry, problem: &'static str, hint: &'static str) -> FilesError {
         let TensorInfo { name, dtype, shape, .. } = entry.info.clone();

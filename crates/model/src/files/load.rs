@@ -73,6 +73,10 @@ pub(crate) fn model_of(source: &Source, weights: Weights, device: &Device) -> Re
     }
     let mut loader = Loader { source, error: None };
     let model = model.for_each_parameter(&mut loader);
+    if weights == Weights::F32 {
+        // Nothing of the model lies in the file any more.
+        source.tensors.release();
+    }
     loader.error.map_or(Ok(model), Err)
 }
 
