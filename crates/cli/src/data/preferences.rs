@@ -87,11 +87,10 @@ impl Judge {
 /// The last number in a text, as it is written: digits with a point and a sign, thousands without their commas.
 fn last_number(text: &str) -> Option<f64> {
     let part_of = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '-');
-    let numbers = text.split(|c: char| !part_of(c)).filter_map(|part| {
+    text.rsplit(|c: char| !part_of(c)).find_map(|part| {
         let digits: String = part.trim_end_matches(['.', ',', '-']).chars().filter(|&c| c != ',').collect();
         digits.parse::<f64>().ok()
-    });
-    numbers.last()
+    })
 }
 
 /// What a rule says of an answer.
