@@ -70,7 +70,9 @@ pub fn forecast(
         let again = refit(&disturbed, &vec![1.0; rungs.len()], DELTA, &law)?;
         Some(again.loss(n, d) * (sigma * random.normal()).exp())
     };
-    let mut losses: Vec<f64> = parallel(replicates, threads, replicate).into_iter().flatten().collect();
+    // A deviation can be so large that no law goes through what it makes of the losses.
+    let found = parallel(replicates, threads, replicate).into_iter().flatten();
+    let mut losses: Vec<f64> = found.filter(|loss| !loss.is_nan()).collect();
     losses.sort_by(f64::total_cmp);
     let ends = quantile(&losses, 0.5 - 0.5 * share).zip(quantile(&losses, 0.5 + 0.5 * share));
     let interval = ends.ok_or(ScalingError::NoOptimum { starts: replicates })?;

@@ -315,7 +315,7 @@ mod tests {
         let out = folder.path().join("ladder");
         let words =
             ["ladder", "--smallest", "6k", "--largest", "16k", "--sizes", "3", "--target", "24k", "--seeds", "2"];
-        let rest = ["--tokens-per-parameter", "1", "--context-length", "32", "--tokenizer", "byte", "--threads", "2"];
+        let rest = ["--tokens-per-parameter", "6", "--context-length", "32", "--tokenizer", "byte", "--threads", "2"];
         let all = words.iter().chain(&rest).copied().chain(["--out", out.to_str().unwrap()]);
         let args = Whole::parse_from(all).ladder;
         assert_eq!(ladder(&args).unwrap(), Ending::Done);
