@@ -52,7 +52,9 @@ pub(super) fn charts(run: &RunData) -> Vec<Chart> {
 /// First and last value of a metric on held-out pairs.
 fn change(run: &RunData, key: &str) -> Option<(f64, f64)> {
     let points = points(run, key, 1.0);
-    let (first, last) = (points.first()?.1, points.last()?.1);
+    // What would be shown as -0.00 is nothing.
+    let tidy = |value: f64| if value.abs() < 0.005 { 0.0 } else { value };
+    let (first, last) = (tidy(points.first()?.1), tidy(points.last()?.1));
     (points.len() > 1 && first.is_finite() && last.is_finite()).then_some((first, last))
 }
 
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn falling_log_probabilities_are_told_with_the_way_out() {
-        let words = verdicts(&run("dpo", DPO, [[0.0, 0.5, -20.0, -30.0], [1.5, 0.92, -25.0, -55.0]]));
+        let words = verdicts(&run("dpo", DPO, [[-1e-9, 0.5, -20.0, -30.0], [1.5, 0.92, -25.0, -55.0]]));
         assert!(words[0].text.contains("from 0.00 to 1.50") && words[0].text.contains("92 %"), "{words:?}");
         assert!(words[1].tone == Tone::Warning && words[1].text.contains("`sft_weight`"), "{words:?}");
         let words = verdicts(&run("dpo", DPO, [[0.0, 0.5, -20.0, -30.0], [-0.1, 0.4, -18.0, -35.0]]));
