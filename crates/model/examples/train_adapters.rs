@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 const TOKENS: usize = 16;
 
-/// Gradient descent.
+/// Steps of one size by the sign of the gradient, which suit models of any scale.
 struct Descent;
 
 impl ParameterVisitor for Descent {
@@ -26,7 +26,7 @@ impl ParameterVisitor for Descent {
         gradient: Option<Tensor<D>>,
     ) -> Tensor<D> {
         match gradient {
-            Some(gradient) => tensor - gradient * 0.05,
+            Some(gradient) => tensor - gradient.sign() * 0.003,
             None => tensor,
         }
     }
