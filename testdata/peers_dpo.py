@@ -5,35 +5,18 @@ instruction-data-with-preference.json --mode full|lora|lora-pre --adapter OUT [-
 --first 0 --dtype float32]. Prints one JSON line. With `--start DIR` it begins with that adapter; in float64 it says what rounding
 makes of rewards that are differences of sums a hundred thousand times as large.
 """
-import argparse, json, resource, time, torch
+import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
+from peers_common import alpaca, arguments, result, rows, train
 
-parser = argparse.ArgumentParser()
-for name, default in dict(model=None, data=None, mode="full", adapter=None, start=None, dtype="float32").items():
-    parser.add_argument("--" + name, default=default)
-for name, default in dict(steps=4, batch=8, lr=5e-6, beta=0.1, first=0, threads=2).items():
-    parser.add_argument("--" + name, default=default, type=type(default))
-a = parser.parse_args()
-torch.set_num_threads(a.threads)
-torch.manual_seed(0)
-torch.set_flush_denormal(True)
-
-
-def prompt(entry):
-    text = ("Below is an instruction that describes a task. Write a response that appropriately completes the request."
-            "\n\n### Instruction:\n" + entry["instruction"])
-    if entry["input"]:
-        text += "\n\n### Input:\n" + entry["input"]
-    return text + "\n\n### Response:\n"
-
-
+a = arguments(start=None, dtype="float32", lr=5e-6, beta=0.1)
 tokenizer = AutoTokenizer.from_pretrained(a.model)
 model = AutoModelForCausalLM.from_pretrained(a.model, dtype=getattr(torch, a.dtype))
-rows = json.load(open(a.data))[a.first : a.first + a.batch * a.steps]
-data = Dataset.from_list([dict(prompt=prompt(row), chosen=row["chosen"], rejected=row["rejected"]) for row in rows])
+items = rows(a)
+data = Dataset.from_list([dict(prompt=alpaca(row), chosen=row["chosen"], rejected=row["rejected"]) for row in items])
 config = DPOConfig(output_dir="/tmp/trl-dpo", per_device_train_batch_size=a.batch, learning_rate=a.lr, beta=a.beta,
                    num_train_epochs=1, logging_steps=1, report_to=[], use_cpu=True, save_strategy="no", bf16=False,
                    gradient_checkpointing=False, dataloader_pin_memory=False, max_length=1024,
@@ -47,9 +30,5 @@ trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_cl
 trainer._get_train_sampler = lambda *args, **kw: torch.utils.data.SequentialSampler(trainer.train_dataset)
 if "lora" in a.mode and a.adapter:
     trainer.model.save_pretrained(a.adapter)
-start = time.time()
-trainer.train()
-seconds = time.time() - start
-history = [{k: v for k, v in h.items() if k != "total_flos"} for h in trainer.state.log_history if "loss" in h]
-print(json.dumps(dict(tool="trl", mode=a.mode, pairs_per_s=len(rows) / seconds, seconds=seconds, history=history,
-                      peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))))
+seconds, history = train(trainer)
+result(mode=a.mode, pairs_per_s=len(items) / seconds, seconds=seconds, history=history)

@@ -3,35 +3,18 @@
 TRL 1.16, PEFT 0.21, transformers 5, PyTorch 2.15. Usage: peers_sft.py --model DIR --data instruction-data.json --mode
 full|lora|dora --adapter OUT [--steps 4 --batch 8 --lr 2e-5 --first 0]. Prints one JSON line.
 """
-import argparse, json, resource, time, torch
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
+from peers_common import alpaca, arguments, result, rows, train
 
-parser = argparse.ArgumentParser()
-for name, default in dict(model=None, data=None, mode="full", adapter=None).items():
-    parser.add_argument("--" + name, default=default)
-for name, default in dict(steps=4, batch=8, lr=2e-5, first=0, threads=2).items():
-    parser.add_argument("--" + name, default=default, type=type(default))
-a = parser.parse_args()
-torch.set_num_threads(a.threads)
-torch.manual_seed(0)
-torch.set_flush_denormal(True)
-
-
-def prompt(entry):
-    text = ("Below is an instruction that describes a task. Write a response that appropriately completes the request."
-            "\n\n### Instruction:\n" + entry["instruction"])
-    if entry["input"]:
-        text += "\n\n### Input:\n" + entry["input"]
-    return text + "\n\n### Response:\n"
-
-
+a = arguments(lr=2e-5)
 tokenizer = AutoTokenizer.from_pretrained(a.model)
 model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
-rows = json.load(open(a.data))[a.first : a.first + a.batch * a.steps]
-data = Dataset.from_list([dict(prompt=prompt(row), completion=row["output"]) for row in rows])
+items = rows(a)
+data = Dataset.from_list([dict(prompt=alpaca(row), completion=row["output"]) for row in items])
 config = SFTConfig(output_dir="/tmp/trl-sft", per_device_train_batch_size=a.batch, learning_rate=a.lr, num_train_epochs=1,
                    logging_steps=1, report_to=[], use_cpu=True, save_strategy="no", bf16=False, weight_decay=0.0,
                    gradient_checkpointing=False, dataloader_pin_memory=False, lr_scheduler_type="constant")
@@ -43,9 +26,5 @@ trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_cl
 trainer._get_train_sampler = lambda *args, **kw: torch.utils.data.SequentialSampler(trainer.train_dataset)
 if a.mode != "full" and a.adapter:
     trainer.model.save_pretrained(a.adapter)
-start = time.time()
-trainer.train()
-seconds = time.time() - start
-history = [{k: v for k, v in h.items() if k != "total_flos"} for h in trainer.state.log_history if "loss" in h]
-print(json.dumps(dict(tool="trl", mode=a.mode, tokens_per_s=history[-1]["num_tokens"] / seconds, seconds=seconds,
-                      history=history, peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))))
+seconds, history = train(trainer)
+result(mode=a.mode, tokens_per_s=history[-1]["num_tokens"] / seconds, seconds=seconds, history=history)
