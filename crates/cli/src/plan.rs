@@ -95,7 +95,7 @@ impl Plan {
     }
 }
 
-/// Estimated bytes at the peak: weights, gradients and two moments in f32, and what the forward pass keeps.
+/// Estimated bytes at the peak: weights and gradients in f32, moments, and what the forward pass keeps.
 ///
 /// Numbers: a block keeps about `10 D + 2 F` floats a token (its input, both norms, packed queries, keys and values,
 /// the attention's result, the feed-forward layer before and after its nonlinearity, dropout's masks not counted); with
@@ -107,5 +107,7 @@ fn memory_bytes(settings: &PretrainSettings, model: &Gpt2Config) -> f64 {
     let layers = model.num_hidden_layers as f64;
     let kept = if settings.optimization.recompute { layers * width + block } else { layers * block };
     let head_chunk = 16e6;
-    4.0 * (4.0 * model.num_parameters() as f64 + tokens * kept) + head_chunk
+    (8.0 + settings.optimization.optim.moment_bytes()) * model.num_parameters() as f64
+        + 4.0 * tokens * kept
+        + head_chunk
 }

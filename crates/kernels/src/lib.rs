@@ -5,6 +5,7 @@
 //! instruction set come in as an [`Exec`].
 
 pub mod adamw;
+pub mod adamw8;
 pub mod add;
 pub mod attention;
 pub mod buffer;

@@ -2,8 +2,9 @@
 
 use crate::cpu::{Input, exec, is_fused, slice, slice_mut};
 use burn::backend::Flex;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use cavy_kernels::adamw::{self, AdamW};
+use cavy_kernels::adamw8::{self, Moments8};
 use cavy_kernels::grad_norm::{self, Stats};
 
 /// Sum of squares and largest absolute value of a gradient. NaN and infinity show in both.
@@ -50,4 +51,31 @@ pub fn adamw_step<const D: usize>(
     let decayed = parameter * (1.0 - rule.lr * rule.weight_decay);
     let parameter = decayed - first.clone() / root * (f64::from(rule.lr) / correction(rule.beta1));
     (parameter, (first, second))
+}
+
+/// One AdamW update with moments in 8 bits, which lie in the host's memory on every device. `key` decides their rounding.
+///
+/// Shapes: parameter and gradient the same, moments for as many numbers. `step` and `gradient_scale` as in [`adamw_step`].
+/// Numbers: on other devices the update is computed on the CPU all the same.
+/// Source: [`cavy_kernels::adamw8`].
+pub fn adamw8_step<const D: usize>(
+    rule: &AdamW,
+    (step, key): (u64, u64),
+    gradient_scale: f32,
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: &mut Moments8,
+) -> Tensor<D> {
+    if is_fused(&parameter) && is_fused(&gradient) {
+        if let [Input::Plain(mut p), Input::Plain(g)] = [Input::of(parameter), Input::of(gradient)] {
+            let g = if g.is_contiguous() { g } else { g.to_contiguous() };
+            adamw8::step(exec(), rule, step, gradient_scale, key, slice_mut(&mut p), slice(&g), moments);
+            return Tensor::from_primitive::<Flex>(p);
+        }
+        unreachable!("parameters are updated outside the autodiff graph");
+    }
+    let (shape, device) = (parameter.dims(), parameter.device());
+    let [mut p, g]: [Vec<f32>; 2] = [parameter, gradient].map(|x| x.to_data().try_to_vec().unwrap_or_default());
+    adamw8::step(exec(), rule, step, gradient_scale, key, &mut p, &g, moments);
+    Tensor::from_data(TensorData::new(p, shape), &device)
 }

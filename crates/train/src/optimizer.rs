@@ -2,13 +2,16 @@
 
 use crate::TrainError;
 use crate::files::write_error;
-use crate::settings::OptimizationSettings;
+use crate::settings::{Optim, OptimizationSettings};
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_model::{Gradients, Model, ParameterInfo, ParameterVisitor};
-use cavy_ops::adamw_step;
 use cavy_ops::kernels::adamw::AdamW;
+use cavy_ops::kernels::adamw8::Moments8;
+use cavy_ops::kernels::random::subkey;
+use cavy_ops::{adamw_step, adamw8_step};
+use cavy_text::rng::hash_bytes;
 use fs_err as fs;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -23,8 +26,25 @@ use std::path::Path;
 pub struct Optimizer {
     rule: AdamW,
     updates: u64,
-    /// First and second moment of each parameter, flat, outside the autodiff graph. Zeros are made when they are due.
-    moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
+    /// Numbers from which on a parameter has moments in 8 bits.
+    small_from: usize,
+    /// Of each parameter by name. Zeros are made when they are due.
+    moments: BTreeMap<String, Moments>,
+}
+
+/// Fewest numbers of a parameter whose moments are in 8 bits, as bitsandbytes has it: norms and biases are few, and keep theirs.
+const FEWEST_IN_8_BITS: usize = 4096;
+
+/// Separates the rounding of moments from other uses of random numbers.
+const ROUNDING: u64 = 0x8B17;
+
+/// First and second moment of a parameter.
+#[derive(Debug)]
+enum Moments {
+    /// In f32, flat, outside the autodiff graph.
+    Full(Tensor<1>, Tensor<1>),
+    /// In 8 bits.
+    Small(Moments8),
 }
 
 impl Optimizer {
@@ -37,7 +57,8 @@ impl Optimizer {
             eps: settings.eps as f32,
             weight_decay: settings.weight_decay as f32,
         };
-        Self { rule, updates: 0, moments: BTreeMap::new() }
+        let small_from = if settings.optim == Optim::AdamW8bit { FEWEST_IN_8_BITS } else { usize::MAX };
+        Self { rule, updates: 0, small_from, moments: BTreeMap::new() }
     }
 
     /// Updates done.
@@ -54,14 +75,25 @@ impl Optimizer {
     }
 
     /// Writes the moments as `first.NAME` and `second.NAME`, in the model's own layout, to a safetensors file, and
-    /// waits for the disk.
+    /// waits for the disk. Moments in 8 bits have `scales.NAME` besides.
     ///
     /// Errors: the disk's, with the path.
     pub(crate) fn save(&self, path: &Path) -> Result<(), TrainError> {
-        let pair = |(name, (first, second)): (&String, &(Tensor<1>, Tensor<1>))| {
-            [(format!("first.{name}"), first.clone()), (format!("second.{name}"), second.clone())]
-        };
-        let tensors: Vec<(String, Tensor<1>)> = self.moments.iter().flat_map(pair).collect();
+        let mut tensors = Vec::with_capacity(3 * self.moments.len());
+        for (name, moments) in &self.moments {
+            let mut push = |part: &str, values| tensors.push((format!("{part}.{name}"), values));
+            match moments {
+                Moments::Full(first, second) => {
+                    push("first", Values::Tensor(first.clone()));
+                    push("second", Values::Tensor(second.clone()));
+                }
+                Moments::Small(moments) => {
+                    push("first", Values::Bytes(&moments.first));
+                    push("second", Values::Bytes(&moments.second));
+                    push("scales", Values::Floats(&moments.scales));
+                }
+            }
+        }
         write_tensors(path, &tensors).map_err(write_error(path))
     }
 
@@ -80,8 +112,23 @@ impl Optimizer {
         let mut moments = BTreeMap::new();
         for name in tensors.names() {
             let Some(parameter) = name.strip_prefix("first.") else { continue };
-            let read = |name: &str| read_tensor(&tensors, name, device);
-            let pair = (read(name)?, read(&format!("second.{parameter}"))?);
+            let second = format!("second.{parameter}");
+            let pair = match tensors.tensor(&format!("scales.{parameter}")) {
+                Ok(scales) => {
+                    let bytes = |name: &str| view(&tensors, name, Dtype::U8).map(|view| view.data().to_vec());
+                    let found =
+                        Moments8 { first: bytes(name)?, second: bytes(&second)?, scales: floats(scales.data()) };
+                    if !found.fits(found.first.len()) {
+                        let lengths = [found.first.len(), found.second.len(), found.scales.len()];
+                        return Err((
+                            format!("moments of `{parameter}` of lengths {lengths:?}"),
+                            "ones that fit".to_owned(),
+                        ));
+                    }
+                    Moments::Small(found)
+                }
+                Err(_) => Moments::Full(read_tensor(&tensors, name, device)?, read_tensor(&tensors, &second, device)?),
+            };
             moments.insert(parameter.to_owned(), pair);
         }
         Ok(Self { updates, moments, ..Self::new(settings) })
@@ -103,52 +150,94 @@ impl ParameterVisitor for Update<'_> {
     ) -> Tensor<D> {
         let Some(gradient) = gradient else { return tensor };
         let (shape, count, device) = (tensor.dims(), info.shape.iter().product::<usize>(), tensor.device());
+        let Optimizer { updates, small_from, ref mut moments, .. } = *self.optimizer;
         // Taken out of the map, so that nobody else holds the moments and they can change in place.
-        let moments = self.optimizer.moments.remove(&info.name);
-        let moments = moments.unwrap_or_else(|| (Tensor::zeros([count], &device), Tensor::zeros([count], &device)));
+        let moments = moments.remove(&info.name).unwrap_or_else(|| match count >= small_from {
+            true => Moments::Small(Moments8::zeros(count)),
+            false => Moments::Full(Tensor::zeros([count], &device), Tensor::zeros([count], &device)),
+        });
         let rule = AdamW { weight_decay: if info.decay { self.rule.weight_decay } else { 0.0 }, ..self.rule };
         let (flat, gradient) = (tensor.reshape([count]), gradient.reshape([count]));
-        let (flat, moments) = adamw_step(&rule, self.optimizer.updates, self.gradient_scale, flat, gradient, moments);
+        let (flat, moments) = match moments {
+            Moments::Full(first, second) => {
+                let moments = (first, second);
+                let (flat, moments) = adamw_step(&rule, updates, self.gradient_scale, flat, gradient, moments);
+                (flat, Moments::Full(moments.0, moments.1))
+            }
+            Moments::Small(mut moments) => {
+                let key = subkey(hash_bytes(ROUNDING, info.name.as_bytes()), updates);
+                let scale = self.gradient_scale;
+                (adamw8_step(&rule, (updates, key), scale, flat, gradient, &mut moments), Moments::Small(moments))
+            }
+        };
         self.optimizer.moments.insert(info.name.clone(), moments);
         flat.reshape(shape)
     }
 }
 
+/// What a tensor of the file is made of.
+enum Values<'a> {
+    Tensor(Tensor<1>),
+    Floats(&'a [f32]),
+    Bytes(&'a [u8]),
+}
+
 /// Writes tensors one after the other, so that no more than one is held twice.
-fn write_tensors(path: &Path, tensors: &[(String, Tensor<1>)]) -> io::Result<()> {
+fn write_tensors(path: &Path, tensors: &[(String, Values<'_>)]) -> io::Result<()> {
     let mut offset = 0;
     let mut infos = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let bytes = tensor.dims()[0] * size_of::<f32>();
-        let info =
-            TensorInfo { dtype: Dtype::F32, shape: tensor.dims().to_vec(), data_offsets: (offset, offset + bytes) };
-        infos.push((name.clone(), info));
+    for (name, values) in tensors {
+        let (dtype, len) = match values {
+            Values::Tensor(tensor) => (Dtype::F32, tensor.dims()[0]),
+            Values::Floats(floats) => (Dtype::F32, floats.len()),
+            Values::Bytes(bytes) => (Dtype::U8, bytes.len()),
+        };
+        let bytes = len * if dtype == Dtype::U8 { 1 } else { size_of::<f32>() };
+        infos.push((name.clone(), TensorInfo { dtype, shape: vec![len], data_offsets: (offset, offset + bytes) }));
         offset += bytes;
     }
+    // The file is read by names and offsets, so wide numbers need not be aligned.
     let metadata = Metadata::new(None, infos).map_err(io::Error::other)?;
     let mut header = serde_json::to_vec(&metadata)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut file = BufWriter::with_capacity(1 << 20, fs::File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
-    for (_, tensor) in tensors {
-        let values: Vec<f32> = tensor.to_data().try_to_vec().map_err(|error| io::Error::other(format!("{error:?}")))?;
-        for value in values {
-            file.write_all(&value.to_le_bytes())?;
+    for (_, values) in tensors {
+        match values {
+            Values::Tensor(tensor) => {
+                let floats: Vec<f32> = tensor.to_data().try_to_vec().map_err(|e| io::Error::other(format!("{e:?}")))?;
+                write_floats(&mut file, &floats)?;
+            }
+            Values::Floats(floats) => write_floats(&mut file, floats)?,
+            Values::Bytes(bytes) => file.write_all(bytes)?,
         }
     }
     file.into_inner()?.sync_all()
 }
 
+fn write_floats(file: &mut impl Write, floats: &[f32]) -> io::Result<()> {
+    floats.iter().try_for_each(|float| file.write_all(&float.to_le_bytes()))
+}
+
 fn read_tensor(tensors: &SafeTensors<'_>, name: &str, device: &Device) -> Result<Tensor<1>, (String, String)> {
-    let view = tensors.tensor(name).map_err(|_| (format!("no tensor `{name}`"), "both moments".to_owned()))?;
-    if view.dtype() != Dtype::F32 || view.shape().len() != 1 {
-        let found = format!("tensor `{name}` of {:?} {:?}", view.dtype(), view.shape());
-        return Err((found, "one row of F32".to_owned()));
-    }
-    let values: Vec<f32> = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let values = floats(view(tensors, name, Dtype::F32)?.data());
     let count = values.len();
     Ok(Tensor::from_data(TensorData::new(values, [count]), &device.clone().without_autodiff()))
+}
+
+/// A tensor by name, of one row of that type.
+fn view<'a>(tensors: &SafeTensors<'a>, name: &str, dtype: Dtype) -> Result<TensorView<'a>, (String, String)> {
+    let view = tensors.tensor(name).map_err(|_| (format!("no tensor `{name}`"), "both moments".to_owned()))?;
+    if view.dtype() != dtype || view.shape().len() != 1 {
+        let found = format!("tensor `{name}` of {:?} {:?}", view.dtype(), view.shape());
+        return Err((found, format!("one row of {dtype:?}")));
+    }
+    Ok(view)
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
 
 #[cfg(test)]
@@ -204,7 +293,11 @@ mod tests {
         let found = gradients(&model);
         let mut model = optimizer.update(model, found, 1e-3, 1.0);
         let moments = |optimizer: &Optimizer| -> Vec<usize> {
-            optimizer.moments.values().flat_map(|(first, second)| [address(first), address(second)]).collect()
+            let of = |moments: &Moments| match moments {
+                Moments::Full(first, second) => [address(first), address(second)],
+                Moments::Small(moments) => [moments.first.as_ptr().addr(), moments.second.as_ptr().addr()],
+            };
+            optimizer.moments.values().flat_map(of).collect()
         };
         let mut before = Addresses(Vec::new());
         model = model.for_each_parameter(&mut before);
@@ -243,24 +336,72 @@ mod tests {
         assert!(groups[0] > 4 && groups[1] > 4, "{groups:?}");
     }
 
+    /// Numbers of a large parameter of the tiny model.
+    const LARGE: usize = 300;
+
+    /// One update in 8 bits, of a model of which only some parameters are large enough.
+    fn updated(optim: Optim) -> (Optimizer, Model) {
+        let settings = OptimizationSettings { optim, ..OptimizationSettings::default() };
+        let mut optimizer = Optimizer::new(&settings);
+        if optim == Optim::AdamW8bit {
+            optimizer.small_from = LARGE;
+        }
+        let model = tiny_model(0.0);
+        let found = gradients(&model);
+        let model = optimizer.update(model, found, 1e-3, 1.0);
+        (optimizer, model)
+    }
+
+    fn bits_of(optimizer: &Optimizer) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+        let values = |tensor: &Tensor<1>| tensor.to_data().try_to_vec().unwrap();
+        let of = |(name, moments): (&String, &Moments)| match moments {
+            Moments::Full(first, second) => (name.clone(), values(first), values(second)),
+            Moments::Small(moments) => {
+                let [first, second] = moments.decoded();
+                (format!("{name} in 8 bits"), first, second)
+            }
+        };
+        optimizer.moments.iter().map(of).collect()
+    }
+
+    #[test]
+    fn the_first_update_is_the_same_in_8_bits_and_large_parameters_alone_have_them() {
+        let (optimizer, model) = updated(Optim::AdamW8bit);
+        let (exact, expected) = updated(Optim::AdamW);
+        for (found, expected) in crate::testing::values(&model).iter().zip(crate::testing::values(&expected)) {
+            assert!((found - expected).abs() <= 1e-6, "{found} {expected}");
+        }
+        let small: Vec<String> = bits_of(&optimizer).into_iter().map(|(name, ..)| name).collect();
+        let sizes = model.parameters().into_iter().map(|info| (info.name, info.shape.iter().product::<usize>()));
+        let mut expected: Vec<String> =
+            sizes.map(|(name, n)| if n < LARGE { name } else { format!("{name} in 8 bits") }).collect();
+        expected.sort();
+        let large = expected.iter().filter(|name| name.ends_with("8 bits")).count();
+        assert!(large > 0 && large < expected.len(), "{expected:?}");
+        assert_eq!(small, expected);
+        assert_eq!(bits_of(&exact).len(), small.len());
+    }
+
     #[test]
     fn moments_come_back_from_the_disk_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("optimizer.safetensors");
+        for optim in [Optim::AdamW, Optim::AdamW8bit] {
+            let settings = OptimizationSettings { optim, ..OptimizationSettings::default() };
+            let (mut optimizer, model) = updated(optim);
+            optimizer.save(&path).unwrap();
+            let mut loaded = Optimizer::load(&settings, &path, 1, &Device::flex().autodiff()).unwrap();
+            loaded.small_from = optimizer.small_from;
+            assert_eq!(bits_of(&optimizer), bits_of(&loaded));
+            assert!(bits_of(&loaded).iter().any(|(_, first, _)| first.iter().any(|&m| m != 0.0)));
+            // And so does the next update.
+            let (a, b) = (gradients(&model), gradients(&model));
+            let values = |model: &Model| crate::testing::values(model);
+            let again = optimizer.update(tiny_model(0.0), a, 1e-3, 1.0);
+            assert_eq!(values(&again), values(&loaded.update(tiny_model(0.0), b, 1e-3, 1.0)));
+            assert_eq!(bits_of(&optimizer), bits_of(&loaded));
+        }
         let settings = OptimizationSettings::default();
-        let mut optimizer = Optimizer::new(&settings);
-        let model = tiny_model(0.0);
-        let found = gradients(&model);
-        let _model = optimizer.update(model, found, 1e-3, 1.0);
-        optimizer.save(&path).unwrap();
-        let loaded = Optimizer::load(&settings, &path, 1, &Device::flex().autodiff()).unwrap();
-        let values = |optimizer: &Optimizer| -> Vec<(String, Vec<f32>, Vec<f32>)> {
-            let values = |tensor: &Tensor<1>| tensor.to_data().try_to_vec().unwrap();
-            let of = |(name, (a, b)): (&String, &(Tensor<1>, Tensor<1>))| (name.clone(), values(a), values(b));
-            optimizer.moments.iter().map(of).collect()
-        };
-        assert_eq!(values(&optimizer), values(&loaded));
-        assert!(values(&loaded).iter().any(|(_, first, _)| first.iter().any(|&m| m != 0.0)));
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         let (found, expected) = Optimizer::load(&settings, &path, 1, &Device::flex()).err().unwrap();

@@ -18,7 +18,7 @@ mod table;
 
 pub use adapter::{AdapterSettings, Scaling};
 pub use base::{BaseDtype, ModelSettings, SplitOrder, SplitSettings};
-pub use choices::{Arch, LrSchedule, Warmup, WeightInit, WindowOrder};
+pub use choices::{Arch, LrSchedule, Optim, Warmup, WeightInit, WindowOrder};
 pub use classify::ClassifySettings;
 pub use dpo::DpoSettings;
 pub use pairs::PairDataSettings;
@@ -94,6 +94,9 @@ pub struct OptimizationSettings {
     /// Share of all steps in which the `wsd` schedule decays, at the end
     #[arg(long, help_heading = "Optimization")]
     pub decay_fraction: f64,
+    /// Optimizer: AdamW with moments in f32, or in 8 bits where memory is short
+    #[arg(long, help_heading = "Optimization")]
+    pub optim: Optim,
     /// Decoupled weight decay of matrices and embeddings; norms and biases have none
     #[arg(long, help_heading = "Optimization")]
     pub weight_decay: f64,
@@ -133,6 +136,7 @@ impl Default for OptimizationSettings {
             warmup_steps: Warmup::Fraction(0.05),
             lr_schedule: LrSchedule::Cosine,
             decay_fraction: 0.2,
+            optim: Optim::AdamW,
             weight_decay: 0.1,
             beta1: 0.9,
             beta2: 0.999,

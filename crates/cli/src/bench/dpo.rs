@@ -11,7 +11,7 @@ use cavy_train::objectives::dpo::{PairBatch, Preference, logps};
 use cavy_train::objectives::pairs::PairData;
 use cavy_train::optimizer::Optimizer;
 use cavy_train::settings::{
-    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, OptimizationSettings, PairDataSettings,
+    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, Optim, OptimizationSettings, PairDataSettings,
 };
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
@@ -49,6 +49,9 @@ pub(crate) struct DpoArgs {
     /// How strongly margins count
     #[arg(long, default_value_t = 0.1)]
     beta: f64,
+    /// Optimizer
+    #[arg(long, value_enum, default_value_t = Optim::AdamW)]
+    optim: Optim,
     /// Adapter to start from, in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -106,7 +109,11 @@ impl DpoArgs {
                 ..PairDataSettings::default()
             },
             adapter,
-            optimization: OptimizationSettings { weight_decay: 0.0, ..OptimizationSettings::default() },
+            optimization: OptimizationSettings {
+                optim: self.optim,
+                weight_decay: 0.0,
+                ..OptimizationSettings::default()
+            },
             ..DpoSettings::default()
         }
     }

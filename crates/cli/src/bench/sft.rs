@@ -11,7 +11,7 @@ use cavy_train::objectives::Loss;
 use cavy_train::objectives::sft::{Answers, SftData, packed};
 use cavy_train::optimizer::Optimizer;
 use cavy_train::settings::{
-    AdapterSettings, BaseDtype, ModelSettings, OptimizationSettings, SftSettings, SplitSettings,
+    AdapterSettings, BaseDtype, ModelSettings, Optim, OptimizationSettings, SftSettings, SplitSettings,
 };
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
@@ -45,6 +45,9 @@ pub(crate) struct SftArgs {
     /// Threads; 0 for all cores
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Optimizer
+    #[arg(long, value_enum, default_value_t = Optim::AdamW)]
+    optim: Optim,
     /// Adapter to start from, in PEFT's format
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -88,7 +91,11 @@ impl SftArgs {
             data: vec![self.data.display().to_string()],
             split: SplitSettings { split: "100".to_owned(), ..SplitSettings::default() },
             adapter,
-            optimization: OptimizationSettings { weight_decay: 0.0, ..OptimizationSettings::default() },
+            optimization: OptimizationSettings {
+                optim: self.optim,
+                weight_decay: 0.0,
+                ..OptimizationSettings::default()
+            },
             ..SftSettings::default()
         }
     }

@@ -6,7 +6,7 @@ use crate::{curve, text};
 use cavy_model::{Device, ModelConfig};
 use cavy_ops::Exec;
 use cavy_train::base::{ParameterCounts, Tuned, parameter_counts};
-use cavy_train::settings::Settings;
+use cavy_train::settings::{OptimizationSettings, Settings};
 use cavy_train::{Schedule, machine};
 
 /// The numbers of a run that has not begun.
@@ -47,7 +47,7 @@ impl TuningPlan {
             steps_per_epoch,
             step_tokens,
             step_flops: tuned.step_flops(&model, step_tokens as usize, mean),
-            memory_bytes: memory_bytes(&model.config(), &counts, micro_batch, optimization.recompute),
+            memory_bytes: memory_bytes(&model.config(), &counts, micro_batch, optimization),
             machine_flops_per_s: machine::matmul_flops_per_s(Exec::new(threads)),
             threads,
         })
@@ -90,12 +90,18 @@ impl TuningPlan {
 
 /// Estimated bytes at the peak: weights, gradients and moments of what is trained, and what the forward pass keeps of
 /// `tokens`; see [`super::Plan`] for the numbers.
-fn memory_bytes(config: &ModelConfig, counts: &ParameterCounts, tokens: f64, recompute: bool) -> f64 {
+fn memory_bytes(
+    config: &ModelConfig,
+    counts: &ParameterCounts,
+    tokens: f64,
+    optimization: &OptimizationSettings,
+) -> f64 {
     let (width, inner, layers) = match config {
         ModelConfig::Gpt2(config) => (config.hidden_size, 2 * config.inner_size(), config.num_hidden_layers),
         ModelConfig::Llama(config) => (config.hidden_size, 4 * config.intermediate_size, config.num_hidden_layers),
     };
     let block = 10.0 * width as f64 + inner as f64;
-    let kept = if recompute { (layers * width) as f64 + block } else { layers as f64 * block };
-    4.0 * (counts.total as f64 + 3.0 * counts.trainable as f64 + tokens * kept) + 16e6
+    let kept = if optimization.recompute { (layers * width) as f64 + block } else { layers as f64 * block };
+    let trained = 4.0 + optimization.optim.moment_bytes();
+    4.0 * (counts.total as f64 + tokens * kept) + trained * counts.trainable as f64 + 16e6
 }

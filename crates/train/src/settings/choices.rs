@@ -69,6 +69,30 @@ impl From<WeightInit> for cavy_model::WeightInit {
     }
 }
 
+/// The optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Optim {
+    /// AdamW with its moments in f32
+    #[serde(rename = "adamw")]
+    #[value(name = "adamw")]
+    AdamW,
+    /// AdamW with its moments in 8 bits: a quarter of their memory
+    #[serde(rename = "adamw_8bit")]
+    #[value(name = "adamw_8bit")]
+    AdamW8bit,
+}
+
+impl Optim {
+    /// Bytes of a large parameter's moments.
+    pub fn moment_bytes(self) -> f64 {
+        match self {
+            Self::AdamW => 8.0,
+            // A byte each, and two scales for a block of 256.
+            Self::AdamW8bit => 2.0 + 8.0 / 256.0,
+        }
+    }
+}
+
 /// Course of the learning rate after the warmup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
