@@ -17,12 +17,12 @@
 
 use crate::dropout::{keep, threshold};
 use crate::exec::Exec;
-use crate::lanes::sum_of;
+use crate::lanes;
 use crate::math::exp;
 use crate::matmul::{Onto, View, ViewMut, matmul};
 use crate::parallel::{SharedMut, for_each};
 use crate::segments::{Segment, Segments};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -106,6 +106,19 @@ struct QueryBlock {
     runs: Vec<Run>,
 }
 
+impl QueryBlock {
+    /// Floats from one row of scores to the next: whole vectors.
+    fn stride(&self) -> usize {
+        self.columns.len().next_multiple_of(LANES)
+    }
+
+    /// Columns that query `row` of the block sees.
+    fn seen(&self, spec: &Attention<'_>, row: usize) -> Range<usize> {
+        let seen = spec.visible(self.position + row);
+        seen.start - self.columns.start..seen.end - self.columns.start
+    }
+}
+
 impl Attention<'_> {
     /// Positions that the query at `position` sees.
     fn visible(&self, position: usize) -> Range<usize> {
@@ -180,6 +193,7 @@ struct Scratch {
     d_rows: Vec<f32>,
     d_keys: Vec<f32>,
     d_values: Vec<f32>,
+    denominators: Vec<f32>,
 }
 
 thread_local! {
@@ -207,17 +221,17 @@ pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], l
         let (segment, head) = (task / heads.query, task % heads.query);
         SCRATCH.with_borrow_mut(|scratch| {
             for block in spec.blocks(segment) {
-                let columns = block.columns.len();
-                let probabilities = sized(&mut scratch.probabilities, block.len * columns);
+                let probabilities = sized(&mut scratch.probabilities, block.len * block.stride());
                 scores(serial, spec, &block, head, qkv, probabilities);
-                for (row, weights) in probabilities.chunks_mut(columns).enumerate() {
-                    let seen = spec.visible(block.position + row);
-                    let seen = seen.start - block.columns.start..seen.end - block.columns.start;
-                    let denominator = dispatch(serial, Softmax { scores: weights, seen: seen.clone() });
+                let denominators = sized(&mut scratch.denominators, block.len);
+                let seen = |row| block.seen(spec, row);
+                let softmax = Softmax { scores: probabilities, stride: block.stride(), seen, denominators };
+                dispatch(serial, softmax);
+                for (row, &denominator) in scratch.denominators[..block.len].iter().enumerate() {
                     // SAFETY: this task alone writes this token's row of this head.
                     unsafe { lse.slice((block.token + row) * heads.query + head, 1)[0] = denominator };
-                    drop_weights(spec, &block, row, head, &mut weights[seen]);
                 }
+                drop_weights(spec, &block, head, probabilities);
                 let rows = sized(&mut scratch.rows, block.len * heads.dim);
                 weighted_values(serial, spec, &block, head, qkv, probabilities, rows);
                 for (row, values) in rows.chunks(heads.dim).enumerate() {
@@ -230,14 +244,13 @@ pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], l
     });
 }
 
-/// `s q k^T` of a block, `(queries, columns)`.
+/// `s q k^T` of a block, `(queries, columns)`, with rows [`QueryBlock::stride`] apart.
 fn scores(exec: Exec, spec: &Attention<'_>, block: &QueryBlock, head: usize, qkv: &[f32], scores: &mut [f32]) {
-    let columns = block.columns.len();
     let kv_head = head / (spec.heads.query / spec.heads.kv);
     let q = spec.head(qkv, block.token, block.len, spec.q_column(head));
     for run in &block.runs {
         let k = spec.head(qkv, run.token, run.len, spec.k_column(kv_head)).t();
-        let part = ViewMut::strided(&mut scores[run.column..], block.len, run.len, columns);
+        let part = ViewMut::strided(&mut scores[run.column..], block.len, run.len, block.stride());
         matmul(exec, Onto::Overwrite, spec.scale, q, k, part);
     }
 }
@@ -252,12 +265,11 @@ fn weighted_values(
     weights: &[f32],
     rows: &mut [f32],
 ) {
-    let columns = block.columns.len();
     let kv_head = head / (spec.heads.query / spec.heads.kv);
     let mut onto = Onto::Overwrite;
     for run in &block.runs {
         let v = spec.head(qkv, run.token, run.len, spec.v_column(kv_head));
-        let part = View::strided(&weights[run.column..], block.len, run.len, columns);
+        let part = View::strided(&weights[run.column..], block.len, run.len, block.stride());
         matmul(exec, onto, 1.0, part, v, ViewMut::new(rows, block.len, spec.heads.dim));
         onto = Onto::Add;
     }
@@ -269,39 +281,87 @@ fn dropout_index(spec: &Attention<'_>, block: &QueryBlock, row: usize, head: usi
     (query << 32) | column as u64
 }
 
-/// Applies dropout to the visible weights of one row.
-fn drop_weights(spec: &Attention<'_>, block: &QueryBlock, row: usize, head: usize, weights: &mut [f32]) {
+/// Applies dropout to the visible weights of a block.
+fn drop_weights(spec: &Attention<'_>, block: &QueryBlock, head: usize, weights: &mut [f32]) {
     if spec.dropout > 0.0 {
         let (threshold, scale) = (threshold(spec.dropout), 1.0 / (1.0 - spec.dropout));
-        let first = spec.visible(block.position + row).start;
-        for (column, weight) in weights.iter_mut().enumerate() {
-            let kept = keep(spec.dropout_key, dropout_index(spec, block, row, head, first + column), threshold);
-            *weight = if kept { *weight * scale } else { 0.0 };
+        for (row, weights) in weights.chunks_mut(block.stride()).enumerate() {
+            for column in block.seen(spec, row) {
+                let index = dropout_index(spec, block, row, head, block.columns.start + column);
+                let kept = keep(spec.dropout_key, index, threshold);
+                weights[column] = if kept { weights[column] * scale } else { 0.0 };
+            }
         }
     }
 }
 
-/// Turns one row of scores into probabilities, zero outside `seen`; returns the log of the denominator.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    seen: Range<usize>,
+/// Lane `lane` of chunk `chunk` of a row, where the row sees it, otherwise `other`.
+#[inline(always)]
+fn visible(seen: &Range<usize>, chunk: usize, lane: usize, x: f32, other: f32) -> f32 {
+    let column = (chunk * LANES + lane) as i32;
+    if column >= seen.start as i32 && column < seen.end as i32 { x } else { other }
 }
 
-impl Kernel for Softmax<'_> {
-    type Output = f32;
+/// Turns rows of scores into probabilities, zero outside what a row sees, and gives the logs of the denominators.
+struct Softmax<'a, F> {
+    scores: &'a mut [f32],
+    stride: usize,
+    seen: F,
+    denominators: &'a mut [f32],
+}
+
+impl<F: Fn(usize) -> Range<usize>> Kernel for Softmax<'_, F> {
+    type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f32 {
-        let (before, rest) = self.scores.split_at_mut(self.seen.start);
-        let (seen, after) = rest.split_at_mut(self.seen.len());
-        before.fill(0.0);
-        after.fill(0.0);
-        let max = seen.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
-        seen.iter_mut().for_each(|x| *x = exp(simd, *x - max));
-        let sum = sum_of(seen, |sum, x| sum + x);
-        let scale = 1.0 / sum;
-        seen.iter_mut().for_each(|x| *x *= scale);
-        max + sum.ln()
+    fn run<S: Simd>(self, simd: S) {
+        let mut sums = [1.0; BLOCK];
+        let rows = self.scores.chunks_exact_mut(self.stride).zip(&mut *self.denominators).zip(&mut sums);
+        for (row, ((scores, denominator), sum)) in rows.enumerate() {
+            let seen = (self.seen)(row);
+            let chunks = scores.as_chunks_mut::<LANES>().0;
+            let (first, last) = (seen.start / LANES, seen.end.div_ceil(LANES));
+            chunks[..first].fill([0.0; LANES]);
+            chunks[last..].fill([0.0; LANES]);
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for (chunk, scores) in chunks[first..last].iter().enumerate() {
+                for lane in 0..LANES {
+                    let x = visible(&seen, first + chunk, lane, scores[lane], f32::NEG_INFINITY);
+                    lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
+                }
+            }
+            let max = largest(lanes);
+            let mut lanes = [0.0; LANES];
+            for (chunk, scores) in chunks[first..last].iter_mut().enumerate() {
+                for lane in 0..LANES {
+                    scores[lane] = visible(&seen, first + chunk, lane, exp(simd, scores[lane] - max), 0.0);
+                    lanes[lane] += scores[lane];
+                }
+            }
+            (*denominator, *sum) = (max, lanes::sum(lanes));
+            let scale = 1.0 / *sum;
+            for scores in &mut chunks[first..last] {
+                for lane in 0..LANES {
+                    scores[lane] *= scale;
+                }
+            }
+        }
+        // Apart from the loop above, whose constants a call would drive out of the registers.
+        self.denominators.iter_mut().zip(sums).for_each(|(max, sum)| *max += sum.ln());
     }
+}
+
+/// The largest lane, in pairs.
+#[inline(always)]
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            let x = lanes[i + width];
+            lanes[i] = if x > lanes[i] { x } else { lanes[i] };
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// `d_qkv` from the gradient by the output.
@@ -385,34 +445,35 @@ impl BackwardPass<'_> {
 
     fn block(&self, block: &QueryBlock, head: usize, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
         let (spec, exec, heads) = (self.spec, self.exec, self.spec.heads);
-        let (dim, width, columns) = (heads.dim, heads.width(), block.columns.len());
-        let probabilities = sized(&mut scratch.probabilities, block.len * columns);
+        let (dim, width, stride) = (heads.dim, heads.width(), block.stride());
+        let probabilities = sized(&mut scratch.probabilities, block.len * stride);
         scores(exec, spec, block, head, self.qkv, probabilities);
-        let d_scores = sized(&mut scratch.d_scores, block.len * columns);
+        let d_scores = sized(&mut scratch.d_scores, block.len * stride);
         let d_rows = View::strided(&self.d_out[block.token * width + head * dim..], block.len, dim, width);
         for run in &block.runs {
             let v = spec.head(self.qkv, run.token, run.len, spec.v_column(self.kv_head)).t();
-            let part = ViewMut::strided(&mut d_scores[run.column..], block.len, run.len, columns);
+            let part = ViewMut::strided(&mut d_scores[run.column..], block.len, run.len, stride);
             matmul(exec, Onto::Overwrite, 1.0, d_rows, v, part);
         }
-        for row in 0..block.len {
-            let token = block.token + row;
-            let at = token * width + head * dim..token * width + (head + 1) * dim;
-            let delta: f32 = self.d_out[at.clone()].iter().zip(&self.out[at]).map(|(d, o)| d * o).sum();
-            let seen = spec.visible(block.position + row);
-            let seen = seen.start - block.columns.start..seen.end - block.columns.start;
-            let part = row * columns..(row + 1) * columns;
-            let (p, d) = (&mut probabilities[part.clone()], &mut d_scores[part]);
-            let lse = self.lse[token * heads.query + head];
-            drop_weights(spec, block, row, head, &mut d[seen.clone()]);
-            dispatch(exec, SoftmaxBackward { p, d, seen: seen.clone(), lse, delta });
-            drop_weights(spec, block, row, head, &mut p[seen]);
-        }
+        drop_weights(spec, block, head, d_scores);
+        let at = block.token * width + head * dim;
+        let softmax = SoftmaxBackward {
+            p: probabilities,
+            d: d_scores,
+            stride,
+            seen: |row| block.seen(spec, row),
+            lse: |row| self.lse[(block.token + row) * heads.query + head],
+            outputs: [&self.d_out[at..], &self.out[at..]],
+            width,
+            dim,
+        };
+        dispatch(exec, softmax);
+        drop_weights(spec, block, head, probabilities);
         for run in &block.runs {
             let first = self.first_row(*run);
             let rows = first * dim..(first + run.len) * dim;
-            let p = View::strided(&probabilities[run.column..], block.len, run.len, columns).t();
-            let d = View::strided(&d_scores[run.column..], block.len, run.len, columns).t();
+            let p = View::strided(&probabilities[run.column..], block.len, run.len, stride).t();
+            let d = View::strided(&d_scores[run.column..], block.len, run.len, stride).t();
             let q = spec.head(self.qkv, block.token, block.len, spec.q_column(head));
             let d_values = ViewMut::new(&mut scratch.d_values[rows.clone()], run.len, dim);
             matmul(exec, Onto::Add, 1.0, p, d_rows, d_values);
@@ -422,7 +483,7 @@ impl BackwardPass<'_> {
         let mut onto = Onto::Overwrite;
         for run in &block.runs {
             let k = spec.head(self.qkv, run.token, run.len, spec.k_column(self.kv_head));
-            let d = View::strided(&d_scores[run.column..], block.len, run.len, columns);
+            let d = View::strided(&d_scores[run.column..], block.len, run.len, stride);
             matmul(exec, onto, spec.scale, d, k, ViewMut::new(d_queries, block.len, dim));
             onto = Onto::Add;
         }
@@ -434,29 +495,55 @@ impl BackwardPass<'_> {
     }
 }
 
-/// Turns one row of scores `p` into probabilities and `d`, their gradient, into the scores' gradient without the scale.
-struct SoftmaxBackward<'a> {
+/// Turns rows of scores `p` into probabilities and `d`, their gradient, into the scores' gradient without the scale.
+struct SoftmaxBackward<'a, F, L> {
     p: &'a mut [f32],
     d: &'a mut [f32],
-    seen: Range<usize>,
-    lse: f32,
-    delta: f32,
+    stride: usize,
+    seen: F,
+    lse: L,
+    /// The output's gradient and the output, from the first row of the head on; rows of `dim` floats `width` apart.
+    outputs: [&'a [f32]; 2],
+    width: usize,
+    dim: usize,
 }
 
-impl Kernel for SoftmaxBackward<'_> {
+impl<F: Fn(usize) -> Range<usize>, L: Fn(usize) -> f32> Kernel for SoftmaxBackward<'_, F, L> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for row in [&mut *self.p, &mut *self.d] {
-            row[..self.seen.start].fill(0.0);
-            row[self.seen.end..].fill(0.0);
+        let rows = self.p.chunks_exact_mut(self.stride).zip(self.d.chunks_exact_mut(self.stride));
+        for (row, (p, d)) in rows.enumerate() {
+            let [d_out, out] = self.outputs.map(|x| &x[row * self.width..][..self.dim]);
+            let delta = dot(simd, d_out, out);
+            let (seen, lse) = ((self.seen)(row), (self.lse)(row));
+            let (p, d) = (p.as_chunks_mut::<LANES>().0, d.as_chunks_mut::<LANES>().0);
+            for (chunk, (p, d)) in p.iter_mut().zip(d).enumerate() {
+                if chunk * LANES >= seen.end || (chunk + 1) * LANES <= seen.start {
+                    (*p, *d) = ([0.0; LANES], [0.0; LANES]);
+                    continue;
+                }
+                for lane in 0..LANES {
+                    let weight = exp(simd, p[lane] - lse);
+                    p[lane] = visible(&seen, chunk, lane, weight, 0.0);
+                    d[lane] = visible(&seen, chunk, lane, weight * (d[lane] - delta), 0.0);
+                }
+            }
         }
-        let pairs = self.p[self.seen.clone()].iter_mut().zip(&mut self.d[self.seen]);
-        pairs.for_each(|(p, d)| {
-            *p = exp(simd, *p - self.lse);
-            *d = *p * (*d - self.delta);
-        });
     }
+}
+
+/// The sum of products, sixteen lanes at a time.
+#[inline(always)]
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = simd.mul_add(a[lane], b[lane], lanes[lane]);
+        }
+    }
+    a_rest.iter().zip(b_rest).fold(lanes::sum(lanes), |sum, (a, b)| sum + a * b)
 }
 
 #[cfg(test)]

@@ -156,6 +156,8 @@ struct Cut<'a> {
 struct Operand {
     start: *const f32,
     step: usize,
+    /// Of `A` where it is read in rows: floats from one row to the next, while steps lie together.
+    row: usize,
 }
 
 impl<'a> Cut<'a> {
@@ -200,7 +202,8 @@ impl<'a> Cut<'a> {
         let strips = rows.len().div_ceil(MR);
         let height = rows.len().div_ceil(strips);
         let group = (GROUP / (height * most)).max(1) * height;
-        let a_in_place = self.near(a.shape.row_stride, a.shape.col_stride);
+        let a_in_rows = a.shape.col_stride == 1 && a.shape.row_stride > 1 && spread(a.shape.row_stride);
+        let a_in_place = a_in_rows || self.near(a.shape.row_stride, a.shape.col_stride);
         let b_in_place = self.near(b.shape.col_stride, b.shape.row_stride);
         for p in (0..k).step_by(most) {
             let kc = most.min(k - p);
@@ -215,23 +218,23 @@ impl<'a> Cut<'a> {
             for i in rows.clone().step_by(height) {
                 let count = height.min(rows.end - i);
                 let operand = if a_in_place {
-                    let start = a.data.as_ptr().wrapping_add(i + p * a.shape.col_stride);
-                    Operand { start, step: a.shape.col_stride }
+                    let start = a.data.as_ptr().wrapping_add(i * a.shape.row_stride + p * a.shape.col_stride);
+                    Operand { start, step: a.shape.col_stride, row: a.shape.row_stride }
                 } else {
                     let row = (i - rows.start) % group;
                     if row == 0 {
                         // SAFETY: there is room for this many rows and steps.
                         unsafe { pack_a(a, i..rows.end.min(i + group), height, p, kc, strip) };
                     }
-                    Operand { start: strip.wrapping_add(row * kc), step: count }
+                    Operand { start: strip.wrapping_add(row * kc), step: count, row: 1 }
                 };
                 for j in cols.clone().step_by(NR) {
                     let width = NR.min(cols.end - j);
                     let b = if b_in_place {
                         let start = b.data.as_ptr().wrapping_add(p * b.shape.row_stride + j);
-                        Operand { start, step: b.shape.row_stride }
+                        Operand { start, step: b.shape.row_stride, row: 1 }
                     } else {
-                        Operand { start: panel.wrapping_add((j - cols.start) * kc).cast_const(), step: NR }
+                        Operand { start: panel.wrapping_add((j - cols.start) * kc).cast_const(), step: NR, row: 1 }
                     };
                     let out = Out {
                         start: self.c.as_mut_ptr().wrapping_add(i * self.stride + j),
@@ -271,19 +274,28 @@ fn lanes_below(count: usize) -> __mmask16 {
 #[inline]
 unsafe fn multiply(rows: usize, vectors: usize, steps: usize, a: Operand, b: Operand, out: Out) {
     macro_rules! by_rows {
-        ($vectors:literal: $($rows:literal)*) => {
+        ($vectors:literal, $in_rows:literal: $($rows:literal)*) => {
             match rows {
                 // SAFETY: the caller's promise.
-                $($rows => unsafe { tile::<$rows, $vectors>(steps, a, b, out) },)*
+                $($rows => unsafe { tile::<$rows, $vectors, $in_rows>(steps, a, b, out) },)*
                 _ => unreachable!("a tile of {rows} rows"),
             }
         };
     }
-    if vectors == 2 {
-        by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    } else {
-        by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    match (vectors, a.row) {
+        (2, 1) => by_rows!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (2, _) => by_rows!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (_, 1) => by_rows!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        _ => by_rows!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
     }
+}
+
+/// Whether fourteen rows that start `row_stride` floats apart lie in different enough sets of a first-level cache of 64 sets and 8 ways or
+/// more: a line of each stays there for sixteen steps, beside those of `B`.
+fn spread(row_stride: usize) -> bool {
+    let lines = row_stride * size_of::<f32>() / 64;
+    let sets = 64 >> lines.trailing_zeros().min(6);
+    sets >= 2
 }
 
 /// One register tile of `R` rows and `V` vectors.
@@ -291,7 +303,7 @@ unsafe fn multiply(rows: usize, vectors: usize, steps: usize, a: Operand, b: Ope
 /// # Safety
 /// `a` holds `steps` times `R` floats, `b` `steps` times the lanes of `out`; those are writable in `R` rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const R: usize, const V: usize>(steps: usize, a: Operand, b: Operand, out: Out) {
+unsafe fn tile<const R: usize, const V: usize, const IN_ROWS: bool>(steps: usize, a: Operand, b: Operand, out: Out) {
     // SAFETY: the caller's promise bounds every pointer below.
     unsafe {
         for r in 0..R {
@@ -300,30 +312,42 @@ unsafe fn tile<const R: usize, const V: usize>(steps: usize, a: Operand, b: Oper
             }
         }
         let mut sums = [[_mm512_setzero_ps(); V]; R];
-        let step = |sums: &mut [[__m512; V]; R], a: *const f32, b: *const f32| {
+        let (row, a_step) = if IN_ROWS { (a.row, 1) } else { (1, a.step) };
+        let step = |sums: &mut [[__m512; V]; R], a: &[*const f32; 5], ahead: usize, b: *const f32| {
             let mut columns = [_mm512_setzero_ps(); V];
             for v in 0..V {
                 let at = b.add(v * LANES);
                 columns[v] = if v + 1 < V { _mm512_loadu_ps(at) } else { _mm512_maskz_loadu_ps(out.last, at) };
             }
-            for r in 0..R {
-                let x = _mm512_set1_ps(*a.add(r));
-                for v in 0..V {
-                    sums[r][v] = _mm512_fmadd_ps(x, columns[v], sums[r][v]);
-                }
+            // Written out, since the compiler would rather loop over rows and keep the sums in memory.
+            macro_rules! rows {
+                ($($r:literal)*) => {
+                    $(if $r < R {
+                        let x = if IN_ROWS { a[$r / 3].add($r % 3 * row).add(ahead) } else { a[0].add($r).add(ahead * a_step) };
+                        let x = _mm512_set1_ps(*x);
+                        for v in 0..V {
+                            sums[$r][v] = _mm512_fmadd_ps(x, columns[v], sums[$r][v]);
+                        }
+                    })*
+                };
             }
+            rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
         };
-        let (mut at_a, mut at_b) = (a.start, b.start);
-        for _ in 0..steps / 4 {
-            for s in 0..4 {
-                step(&mut sums, at_a.add(s * a.step), at_b.add(s * b.step));
+        // Three rows from each pointer: with the distance of rows and twice it, every address is one of a load.
+        let mut at_a: [*const f32; 5] = std::array::from_fn(|three| a.start.wrapping_add(3 * three * row));
+        let mut at_b = b.start;
+        // In rows the steps of one vector would be loaded together and kept in memory.
+        let unroll = if IN_ROWS { 1 } else { 4 };
+        for _ in 0..steps / unroll {
+            for s in 0..unroll {
+                step(&mut sums, &at_a, s, at_b.add(s * b.step));
             }
-            at_a = at_a.wrapping_add(4 * a.step);
-            at_b = at_b.wrapping_add(4 * b.step);
+            at_a = at_a.map(|at| at.wrapping_add(unroll * a_step));
+            at_b = at_b.wrapping_add(unroll * b.step);
         }
-        for _ in 0..steps % 4 {
-            step(&mut sums, at_a, at_b);
-            at_a = at_a.wrapping_add(a.step);
+        for _ in 0..steps % unroll {
+            step(&mut sums, &at_a, 0, at_b);
+            at_a = at_a.map(|at| at.wrapping_add(a_step));
             at_b = at_b.wrapping_add(b.step);
         }
         let scale = _mm512_set1_ps(out.scale);
