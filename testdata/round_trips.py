@@ -8,9 +8,9 @@
 From the root of the repository, after `cargo build --release --workspace --examples`. Needs llama-cpp-python 0.3.36, gguf 0.19,
 transformers 5.23, torch 2.15. Prints a line for each case; exit code 1 if one is wrong.
 
-llama.cpp rounds activations to 8 bits in every product with quantized weights (to f16 with f16 ones); cavy does in passes of at most 16 tokens,
-and not in the output head. So tokens of one file must be equal where nothing is rounded: in f32, and with the same weights written out as f32. Where
-they part otherwise, the two candidates must be nearer to each other than what rounding moves in llama.cpp itself between the two files.
+llama.cpp rounds activations to 8 bits in every product with quantized weights (to f16 with f16 ones); cavy does so with `--activations q8`, and by
+itself in passes of at most 16 tokens and not in the output head. So tokens of one file must be equal with that flag, and where nothing is rounded: in
+f32, and with the same weights written out as f32.
 """
 import ctypes
 import json
@@ -40,11 +40,11 @@ def cavy(*arguments):
     return done.stdout
 
 
-def ours(model, folder):
+def ours(model, folder, *more):
     prompts = os.path.join(folder, "prompts.jsonl")
     with open(prompts, "w") as file:
         file.writelines(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS)
-    lines = cavy("generate", "--model", model, "--prompts", prompts, "--temperature", 0, "--max-new-tokens", NEW, "--ignore-eos")
+    lines = cavy("generate", "--model", model, "--prompts", prompts, "--temperature", 0, "--max-new-tokens", NEW, "--ignore-eos", *more)
     return [json.loads(line)["tokens"] for line in lines.splitlines()]
 
 
@@ -84,7 +84,7 @@ def llama_cpp(folder, source):
             exact = path
         else:
             cavy("convert", "--model", path, "--quantize", "f32", "--out", exact)
-        mine, mine_exact = ours(path, folder), ours(exact, folder)
+        mine, mine_exact = ours(path, folder, "--activations", "q8"), ours(exact, folder)
         theirs, theirs_exact = Theirs(path), Theirs(exact)
         for prompt, found, found_exact in zip(PROMPTS, mine, mine_exact):
             ids = theirs.ids(prompt)

@@ -31,6 +31,19 @@ pub(crate) struct ModelArgs {
     /// Threads; 0 for all cores
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Precision of what is multiplied with quantized weights
+    #[arg(long, value_enum, default_value_t = ActivationsArg::Auto)]
+    pub(crate) activations: ActivationsArg,
+}
+
+/// How activations are seen by quantized weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationsArg {
+    /// 8 bits for up to 16 tokens at a time; prompts and the output head see them as they are
+    Auto,
+    /// 8 bits everywhere, as llama.cpp computes: the same tokens, and prompts faster
+    #[value(name = "q8")]
+    Q8,
 }
 
 /// The forms that weights can be kept or written in.
@@ -116,9 +129,8 @@ pub(crate) fn source(args: &ModelArgs) -> Result<Source, CliError> {
 
 /// Opens and loads a model with its tokenizer and adapters.
 pub(crate) fn open(args: &ModelArgs, adapters: &AdapterArgs) -> Result<Opened, CliError> {
-    if args.threads > 0 {
-        cavy_ops::set_exec(cavy_ops::Exec::new(args.threads));
-    }
+    let exec = if args.threads > 0 { cavy_ops::Exec::new(args.threads) } else { cavy_ops::exec() };
+    cavy_ops::set_exec(exec.with_rounded_activations(args.activations == ActivationsArg::Q8));
     let source = source(args)?;
     let (tokenizer, special, template) = words(&source, args.tokenizer.as_deref())?;
     let known = source.config.vocab_size();

@@ -69,12 +69,13 @@ impl Isa {
 pub struct Exec {
     isa: Isa,
     threads: usize,
+    rounds_activations: bool,
 }
 
 impl Exec {
     /// The widest instruction set of this machine on `threads` threads (at least one).
     pub fn new(threads: usize) -> Self {
-        Self { isa: Isa::detect(), threads: threads.max(1) }
+        Self { isa: Isa::detect(), threads: threads.max(1), rounds_activations: false }
     }
 
     /// The same with another instruction set.
@@ -90,6 +91,18 @@ impl Exec {
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
+    }
+
+    /// The same with or without the rounding of activations to 8 bits in every product with quantized weights, prompts and output
+    /// heads too, and of their scales to binary16: what llama.cpp computes, where it is otherwise done for a few rows alone.
+    #[must_use]
+    pub fn with_rounded_activations(self, rounds_activations: bool) -> Self {
+        Self { rounds_activations, ..self }
+    }
+
+    /// Whether activations are rounded to 8 bits in every product with quantized weights.
+    pub fn rounds_activations(self) -> bool {
+        self.rounds_activations
     }
 
     /// The instruction set.

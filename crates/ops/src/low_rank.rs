@@ -254,7 +254,10 @@ impl Weight<'_> {
                 let weight = host(weight);
                 cavy_kernels::linear::forward(exec(), slice(&a), slice(&weight), None, out, &mut products);
             }
-            Self::Packed(packed) => linear_exact(exec(), slice(&a), packed, None, &mut products),
+            // A norm is part of the weight, whatever activations are rounded to.
+            Self::Packed(packed) => {
+                linear_exact(exec().with_rounded_activations(false), slice(&a), packed, None, &mut products);
+            }
         }
         let mut norms = unfilled(out);
         low_rank::row_norms(exec(), &how.factors(&a, &b), squares, &products, &mut norms);

@@ -3,10 +3,12 @@
 //! Each run of 32 numbers of a row has a scale `d = max |x| / 127` and integers `q`, the nearest to `x / d`, so that
 //! `x` is about `d q` and no number is off by more than `d / 2`.
 //!
-//! Source: the blocks Q8_0 and Q8_1 that llama.cpp rounds activations to; scales are f32 here, binary16 there.
+//! Source: the blocks Q8_0 and Q8_1 that llama.cpp rounds activations to; scales are f32 here, binary16 there and where an [`Exec`] asks
+//! for what llama.cpp computes.
 #![expect(unsafe_code, reason = "hands out parts of three vectors to the tasks of one region")]
 
 use super::blocks::RUN;
+use super::half::{f16_to_f32, f32_to_f16};
 use crate::exec::Exec;
 use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::{SharedMut, for_each};
@@ -33,8 +35,9 @@ pub(super) struct Activations {
 }
 
 impl Activations {
-    /// Rounds `x`, which is a whole number of runs, in place of what was there.
-    pub(super) fn round(&mut self, exec: Exec, x: &[f32]) {
+    /// Rounds `x`, which is a whole number of runs, in place of what was there. `minima` tells whether it is for a format of weights whose
+    /// blocks have a minimum: where scales are rounded to binary16, `d` times the sum is then rounded once, as in Q8_1.
+    pub(super) fn round(&mut self, exec: Exec, x: &[f32], minima: bool) {
         let runs = x.len() / RUN;
         assert_eq!(x.len(), runs * RUN);
         self.quants.resize(x.len(), 0);
@@ -52,6 +55,15 @@ impl Activations {
             let (quants, scales, sums) =
                 unsafe { (quants.slice(start * RUN, len * RUN), scales.slice(start, len), sums.slice(start, len)) };
             dispatch(exec, Round { x: &x[start * RUN..][..len * RUN], quants, scales, sums });
+            if exec.rounds_activations() {
+                let half = |x: f32| f16_to_f32(f32_to_f16(x));
+                for (scale, sum) in scales.iter_mut().zip(sums) {
+                    let before = *scale;
+                    *scale = half(*scale);
+                    // `sum / before` is a whole number.
+                    *sum = if minima || before == 0.0 { half(*sum) } else { (*sum / before).round() * *scale };
+                }
+            }
         });
     }
 
@@ -122,7 +134,7 @@ mod tests {
 
     fn rounded(exec: Exec, x: &[f32]) -> Activations {
         let mut activations = Activations::default();
-        activations.round(exec, x);
+        activations.round(exec, x, false);
         activations
     }
 

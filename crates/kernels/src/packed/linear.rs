@@ -3,6 +3,7 @@
 
 use super::activations::Activations;
 use super::floats::FloatRows;
+use super::format::Format;
 use super::integers::IntegerRows;
 use super::matrix::PackedMatrix;
 use super::panels;
@@ -41,7 +42,7 @@ pub struct Product<'a> {
 /// Numbers: for quantized formats and up to 16 rows, `x` is rounded to 8 bits in runs of 32 (see
 /// [`super::rounded_activations`]); integer products of a run are exact and the runs are added in order, in f32. A NaN or
 /// infinity in a row of `x` makes the whole row of `y` NaN. With more rows, and for float formats, `x` stays as it is and
-/// sums are f32. The bias is one more term.
+/// sums are f32. The bias is one more term. An `exec` that rounds activations does so for any number of rows, with scales in binary16.
 /// Law: the same bits for any number of threads. Among up to 16 rows, a row of `y` has the same bits whatever the other
 /// rows and their number, on AVX-512 as on AVX2; with float formats on AVX2 also among more.
 /// Panics: if the lengths do not fit together.
@@ -60,7 +61,7 @@ pub fn linear(exec: Exec, x: &[f32], weight: &PackedMatrix, bias: Option<&[f32]>
 pub fn linear_exact(exec: Exec, x: &[f32], weight: &PackedMatrix, bias: Option<&[f32]>, y: &mut [f32]) {
     let (cols, rows) = (weight.cols(), weight.rows());
     let n = x.len() / cols;
-    if !weight.format().is_quantized() || n == 0 || n > FEW_QUANTIZED_ROWS {
+    if !weight.format().is_quantized() || n == 0 || n > FEW_QUANTIZED_ROWS || exec.rounds_activations() {
         return linear(exec, x, weight, bias, y);
     }
     for (x, y) in x.chunks(FEW_QUANTIZED_ROWS / 2 * cols).zip(y.chunks_mut(FEW_QUANTIZED_ROWS / 2 * rows)) {
@@ -104,12 +105,17 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
         assert!(fits, "{weight:?}, {} activations, {} results", x.len(), product.y.len());
         assert!(product.bias.is_none_or(|bias| bias.len() == rows), "a bias of {weight:?}");
     }
-    let quantized = |product: &Product<'_>| product.weight.format().is_quantized() && n <= FEW_QUANTIZED_ROWS;
+    if exec.rounds_activations() && products.iter().any(has_minima) && !products.iter().all(has_minima) {
+        // Their activations differ.
+        return products.iter_mut().for_each(|product| linear_many(exec, x, std::slice::from_mut(product)));
+    }
+    let rounds = n <= FEW_QUANTIZED_ROWS || exec.rounds_activations();
+    let quantized = |product: &Product<'_>| product.weight.format().is_quantized() && rounds;
     let in_rows = |product: &Product<'_>| !product.weight.format().is_quantized() && are_few(exec, n);
     let mut in_place = Vec::with_capacity(products.len());
     ACTIVATIONS.with_borrow_mut(|activations| {
         if products.iter().any(quantized) {
-            activations.round(exec, x);
+            activations.round(exec, x, products.iter().any(has_minima));
             if products.iter().any(|product| product.weight.format().is_signed()) {
                 if has_vnni(exec) {
                     activations.add_up();
@@ -137,6 +143,11 @@ pub(crate) fn few_rows(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32
     let n = x.len() / weight.cols;
     assert!(x.len() == n * weight.cols && bias.is_none_or(|bias| bias.len() == out), "{} activations", x.len());
     run_all(exec, &[Tasks::new(exec.threads(), weight, bias, n, y)], x, &Activations::default());
+}
+
+/// Whether a weight's blocks have minima, each of which meets the sum of a run of activations.
+fn has_minima(product: &Product<'_>) -> bool {
+    [Format::Q4_1, Format::Q5_1].contains(&product.weight.format())
 }
 
 /// Whether a product of float weights with `n` rows of activations is one for [`few_rows`].
@@ -188,7 +199,6 @@ fn run(exec: Exec, rows: &Rows<'_>, x: &[f32], activations: &Activations) {
 mod tests {
     use super::*;
     use crate::linear::reference;
-    use crate::packed::Format;
     use crate::packed::reference::dequantize as plain;
     use crate::packed::rounded_activations;
     use crate::packed::testing::{random_matrix, scale_places};
@@ -277,6 +287,52 @@ mod tests {
                 let mut results = fused.iter().map(|&isa| product(isa, 1, &x, &weight));
                 let first = results.next();
                 assert!(results.all(|y| Some(y) == first), "{format}, {n} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_in_every_product_is_the_same_for_any_number_of_rows_and_has_scales_of_binary16() {
+        use crate::packed::half::{f16_to_f32, f32_to_f16};
+        let half = |x: f32| f64::from(f16_to_f32(f32_to_f16(x)));
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            let (cols, rows, n) = (2 * format.block_len().max(64), 35, 130);
+            let weight = random_matrix(format, rows, cols, 4);
+            let x = test_input(n * cols, 1);
+            let run = |isa: Isa, threads: usize, x: &[f32]| {
+                let mut y = vec![f32::NAN; x.len() / cols * rows];
+                linear(Exec::new(threads).with_isa(isa).with_rounded_activations(true), x, &weight, None, &mut y);
+                y
+            };
+            for isa in Isa::available() {
+                let alone: Vec<f32> = x.chunks(cols).flat_map(|x| run(isa, 1, x)).collect();
+                assert!(run(isa, 2, &x) == alone, "{}, {format}", isa.name());
+                let mut exact = vec![f32::NAN; 3 * rows];
+                let exec = Exec::new(1).with_isa(isa).with_rounded_activations(true);
+                linear_exact(exec, &x[..3 * cols], &weight, None, &mut exact);
+                assert!(exact == alone[..3 * rows], "{}, {format}", isa.name());
+            }
+            // From the definition: integers, their scale in binary16, and for minima the sum of integers times the scale in binary16.
+            let plain = wide(&plain(format, weight.bytes()));
+            let y = run(Isa::detect(), 1, &x[..cols]);
+            let has_minima = [Format::Q4_1, Format::Q5_1].contains(&format);
+            let blocks: Vec<&[u8]> = weight.bytes().chunks(format.block_bytes()).collect();
+            for (row, (y, w)) in y.iter().zip(plain.chunks(cols)).enumerate() {
+                let (mut want, mut size) = (0.0, 0.0);
+                for (run, (w, x)) in w.chunks(RUN).zip(x.chunks(RUN)).enumerate() {
+                    let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                    let q: Vec<f64> = x.iter().map(|x| f64::from((x * (127.0 / largest)).round_ties_even())).collect();
+                    let d = half(largest / 127.0);
+                    // The second number of such a block.
+                    let block = blocks[(row * cols + run * RUN) / format.block_len()];
+                    let minimum = if has_minima { f16_to_f32(u16::from_le_bytes([block[2], block[3]])) } else { 0.0 };
+                    let minimum = f64::from(minimum);
+                    let total: f64 = q.iter().sum();
+                    want += w.iter().zip(&q).map(|(w, q)| (w - minimum) * q * d).sum::<f64>();
+                    want += minimum * half(largest / 127.0 * total as f32);
+                    size += w.iter().map(|w| w.abs()).sum::<f64>() * f64::from(largest);
+                }
+                assert!((f64::from(*y) - want).abs() <= 2e-6 * size, "{format}: {y} {want}");
             }
         }
     }
