@@ -33,13 +33,18 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Ending, CliError> {
             plots::write_all(&run.join("plots"), &data)?;
             save(&args.out.clone().unwrap_or_else(|| run.join("report.html")), &page::render(&data))?
         }
-        runs => {
-            let all = runs.iter().map(|run| RunData::load(run)).collect::<Result<Vec<_>, _>>()?;
-            save(&args.out.clone().unwrap_or_else(|| PathBuf::from("report.html")), &overlay::render(&all))?
-        }
+        runs => overlaid(runs, &args.out.clone().unwrap_or_else(|| PathBuf::from("report.html")))?,
     };
     text::data(&page.display().to_string());
     Ok(Ending::Done)
+}
+
+/// Writes the page on which several runs are laid over each other to `path`, which it returns.
+///
+/// Errors: as [`write`].
+pub(crate) fn overlaid(runs: &[PathBuf], path: &Path) -> Result<PathBuf, CliError> {
+    let all = runs.iter().map(|run| RunData::load(run)).collect::<Result<Vec<_>, _>>()?;
+    save(path, &overlay::render(&all))
 }
 
 /// Writes `report.html` and the plots of the run in `directory`, and returns the page's path.

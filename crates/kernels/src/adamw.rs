@@ -12,6 +12,9 @@ use crate::exec::Exec;
 use crate::lanes::{TASK_ELEMENTS, for_each_part};
 use crate::simd::{Kernel, Simd, dispatch};
 
+/// Elements of a task: four arrays of them stay in a core's cache, and small layers are several.
+const TASK: usize = TASK_ELEMENTS / 4;
+
 /// The settings of a step. The default is PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
@@ -94,8 +97,8 @@ pub fn step(
     let lens = [param.len(), grad.len(), m.len(), v.len()];
     assert!(lens.iter().all(|&len| len == grad.len()), "param, grad, m and v of {lens:?} elements");
     let factors = settings.factors(step);
-    for_each_part(exec, [param, m, v], [TASK_ELEMENTS; 3], |index, [param, m, v]| {
-        let grad = &grad[index * TASK_ELEMENTS..][..param.len()];
+    for_each_part(exec, [param, m, v], [TASK; 3], |index, [param, m, v]| {
+        let grad = &grad[index * TASK..][..param.len()];
         dispatch(exec, Step { factors, grad_scale, param, grad, m, v });
     });
 }

@@ -40,6 +40,7 @@ const ROUNDING: u64 = 0x8B17;
 
 /// First and second moment of a parameter.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are as many as parameters, some hundred")]
 enum Moments {
     /// In f32, flat, outside the autodiff graph.
     Full(Tensor<1>, Tensor<1>),
@@ -84,8 +85,8 @@ impl Optimizer {
             let mut push = |part: &str, values| tensors.push((format!("{part}.{name}"), values));
             match moments {
                 Moments::Full(first, second) => {
-                    push("first", Values::Tensor(first.clone()));
-                    push("second", Values::Tensor(second.clone()));
+                    push("first", Values::Tensor(first));
+                    push("second", Values::Tensor(second));
                 }
                 Moments::Small(moments) => {
                     push("first", Values::Bytes(&moments.first));
@@ -152,9 +153,12 @@ impl ParameterVisitor for Update<'_> {
         let (shape, count, device) = (tensor.dims(), info.shape.iter().product::<usize>(), tensor.device());
         let Optimizer { updates, small_from, ref mut moments, .. } = *self.optimizer;
         // Taken out of the map, so that nobody else holds the moments and they can change in place.
-        let moments = moments.remove(&info.name).unwrap_or_else(|| match count >= small_from {
-            true => Moments::Small(Moments8::zeros(count)),
-            false => Moments::Full(Tensor::zeros([count], &device), Tensor::zeros([count], &device)),
+        let moments = moments.remove(&info.name).unwrap_or_else(|| {
+            if count >= small_from {
+                Moments::Small(Moments8::zeros(count))
+            } else {
+                Moments::Full(Tensor::zeros([count], &device), Tensor::zeros([count], &device))
+            }
         });
         let rule = AdamW { weight_decay: if info.decay { self.rule.weight_decay } else { 0.0 }, ..self.rule };
         let (flat, gradient) = (tensor.reshape([count]), gradient.reshape([count]));
@@ -177,7 +181,7 @@ impl ParameterVisitor for Update<'_> {
 
 /// What a tensor of the file is made of.
 enum Values<'a> {
-    Tensor(Tensor<1>),
+    Tensor(&'a Tensor<1>),
     Floats(&'a [f32]),
     Bytes(&'a [u8]),
 }

@@ -2,7 +2,7 @@
 
 use super::in_file;
 use crate::error::CliError;
-use crate::{Ending, stop, text, verb};
+use crate::{Ending, report, stop, text, verb};
 use cavy_curate::pipeline::{Machine, run as curate};
 use cavy_curate::recipe::{ExactDedup, Recipe, Sampler, Step};
 use cavy_train::{PretrainSettings, Settings};
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &PaysArgs) -> Result<Ending, CliError> {
             (vec![web.join("raw").display().to_string()], web.join("held-out.jsonl"))
         }
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut runs) = (Vec::new(), Vec::new());
     for variant in VARIANTS {
         let steps = match variant {
             // Everything passes; even raw text goes through the pipeline, so that the files have one form and are counted.
@@ -93,16 +93,18 @@ pub(crate) fn run(args: &PaysArgs) -> Result<Ending, CliError> {
         text::say(&format!("{variant}: {} files, {} words", outcome.files.len(), text::count(words as f64)));
         let mut losses = Vec::new();
         for &seed in &comparison.seeds {
-            let Some(loss) =
-                train(&comparison.model, &outcome.files, &held_out, &args.out.join(format!("{variant}-{seed}")), seed)?
-            else {
+            let run = args.out.join(format!("{variant}-{seed}"));
+            let Some(loss) = train(&comparison.model, &outcome.files, &held_out, &run, seed)? else {
                 return Ok(Ending::Stopped);
             };
             losses.push(loss);
+            runs.push(run);
         }
         rows.push((variant, losses));
     }
     show(&rows, args.json);
+    let page = report::overlaid(&runs, &args.out.join("report.html"))?;
+    text::say(&format!("report: {}", page.display()));
     Ok(Ending::Done)
 }
 

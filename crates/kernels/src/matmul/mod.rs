@@ -351,6 +351,8 @@ mod tests {
         check(13, 20, 1600);
         // Operands whose rows are too far apart to be read where they are, in parts of the shared dimension.
         check(15, 520, 1100);
+        // Rows that would fall into one set of the cache are copied.
+        check(33, 1024, 70);
         check(1100, 520, 17);
     }
 
