@@ -15,14 +15,15 @@
 //! <https://arxiv.org/abs/2305.13245>; recomputation as in Dao et al. 2022, <https://arxiv.org/abs/2205.14135>.
 #![expect(unsafe_code, reason = "heads of one token are written by different tasks")]
 
+mod softmax;
+
 use crate::dropout::{keep, threshold};
 use crate::exec::Exec;
-use crate::lanes;
-use crate::math::exp;
 use crate::matmul::{Onto, View, ViewMut, matmul};
 use crate::parallel::{SharedMut, for_each};
 use crate::segments::{Segment, Segments};
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::{LANES, dispatch};
+use softmax::{Softmax, SoftmaxBackward};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -295,75 +296,6 @@ fn drop_weights(spec: &Attention<'_>, block: &QueryBlock, head: usize, weights: 
     }
 }
 
-/// Lane `lane` of chunk `chunk` of a row, where the row sees it, otherwise `other`.
-#[inline(always)]
-fn visible(seen: &Range<usize>, chunk: usize, lane: usize, x: f32, other: f32) -> f32 {
-    let column = (chunk * LANES + lane) as i32;
-    if column >= seen.start as i32 && column < seen.end as i32 { x } else { other }
-}
-
-/// Turns rows of scores into probabilities, zero outside what a row sees, and gives the logs of the denominators.
-struct Softmax<'a, F> {
-    scores: &'a mut [f32],
-    stride: usize,
-    seen: F,
-    denominators: &'a mut [f32],
-}
-
-impl<F: Fn(usize) -> Range<usize>> Kernel for Softmax<'_, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut sums = [1.0; BLOCK];
-        let rows = self.scores.chunks_exact_mut(self.stride).zip(&mut *self.denominators).zip(&mut sums);
-        for (row, ((scores, denominator), sum)) in rows.enumerate() {
-            let seen = (self.seen)(row);
-            let chunks = scores.as_chunks_mut::<LANES>().0;
-            let (first, last) = (seen.start / LANES, seen.end.div_ceil(LANES));
-            chunks[..first].fill([0.0; LANES]);
-            chunks[last..].fill([0.0; LANES]);
-            let mut lanes = [f32::NEG_INFINITY; LANES];
-            for (chunk, scores) in chunks[first..last].iter().enumerate() {
-                for lane in 0..LANES {
-                    let x = visible(&seen, first + chunk, lane, scores[lane], f32::NEG_INFINITY);
-                    lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
-                }
-            }
-            let max = largest(lanes);
-            let mut lanes = [0.0; LANES];
-            for (chunk, scores) in chunks[first..last].iter_mut().enumerate() {
-                for lane in 0..LANES {
-                    scores[lane] = visible(&seen, first + chunk, lane, exp(simd, scores[lane] - max), 0.0);
-                    lanes[lane] += scores[lane];
-                }
-            }
-            (*denominator, *sum) = (max, lanes::sum(lanes));
-            let scale = 1.0 / *sum;
-            for scores in &mut chunks[first..last] {
-                for lane in 0..LANES {
-                    scores[lane] *= scale;
-                }
-            }
-        }
-        // Apart from the loop above, whose constants a call would drive out of the registers.
-        self.denominators.iter_mut().zip(sums).for_each(|(max, sum)| *max += sum.ln());
-    }
-}
-
-/// The largest lane, in pairs.
-#[inline(always)]
-fn largest(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            let x = lanes[i + width];
-            lanes[i] = if x > lanes[i] { x } else { lanes[i] };
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
 /// `d_qkv` from the gradient by the output.
 ///
 /// Numbers, Panics, Source: as [`forward`]. `out` and `lse` are its results.
@@ -493,57 +425,6 @@ impl BackwardPass<'_> {
             unsafe { d_qkv.slice(start, dim) }.copy_from_slice(d_query);
         }
     }
-}
-
-/// Turns rows of scores `p` into probabilities and `d`, their gradient, into the scores' gradient without the scale.
-struct SoftmaxBackward<'a, F, L> {
-    p: &'a mut [f32],
-    d: &'a mut [f32],
-    stride: usize,
-    seen: F,
-    lse: L,
-    /// The output's gradient and the output, from the first row of the head on; rows of `dim` floats `width` apart.
-    outputs: [&'a [f32]; 2],
-    width: usize,
-    dim: usize,
-}
-
-impl<F: Fn(usize) -> Range<usize>, L: Fn(usize) -> f32> Kernel for SoftmaxBackward<'_, F, L> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let rows = self.p.chunks_exact_mut(self.stride).zip(self.d.chunks_exact_mut(self.stride));
-        for (row, (p, d)) in rows.enumerate() {
-            let [d_out, out] = self.outputs.map(|x| &x[row * self.width..][..self.dim]);
-            let delta = dot(simd, d_out, out);
-            let (seen, lse) = ((self.seen)(row), (self.lse)(row));
-            let (p, d) = (p.as_chunks_mut::<LANES>().0, d.as_chunks_mut::<LANES>().0);
-            for (chunk, (p, d)) in p.iter_mut().zip(d).enumerate() {
-                if chunk * LANES >= seen.end || (chunk + 1) * LANES <= seen.start {
-                    (*p, *d) = ([0.0; LANES], [0.0; LANES]);
-                    continue;
-                }
-                for lane in 0..LANES {
-                    let weight = exp(simd, p[lane] - lse);
-                    p[lane] = visible(&seen, chunk, lane, weight, 0.0);
-                    d[lane] = visible(&seen, chunk, lane, weight * (d[lane] - delta), 0.0);
-                }
-            }
-        }
-    }
-}
-
-/// The sum of products, sixteen lanes at a time.
-#[inline(always)]
-fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            lanes[lane] = simd.mul_add(a[lane], b[lane], lanes[lane]);
-        }
-    }
-    a_rest.iter().zip(b_rest).fold(lanes::sum(lanes), |sum, (a, b)| sum + a * b)
 }
 
 #[cfg(test)]
