@@ -9,6 +9,7 @@ mod document;
 mod error;
 pub mod fasttext;
 pub mod filters;
+pub mod ftfy;
 pub mod funnel;
 pub mod generator;
 pub mod html;
@@ -25,6 +26,7 @@ pub mod quality;
 pub mod read;
 pub mod recipe;
 pub mod scratch;
+pub mod symbol_lines;
 pub mod url;
 mod words;
 

@@ -4,11 +4,14 @@ use crate::decontaminate::DecontaminationConfig;
 use crate::error::CurateError;
 use crate::filters::{
     C4ParagraphFilter, C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter,
+    UnigramSettings,
 };
+use crate::ftfy::FtfyFormatter;
 use crate::html::HtmlSettings;
 use crate::language::LanguageSettings;
 use crate::minhash::MinhashConfig;
 use crate::pii::PiiFormatter;
+use crate::symbol_lines::SymbolLinesFormatter;
 use crate::url::UrlSettings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -128,10 +131,13 @@ pub enum Step {
     ExactDedup(ExactDedup),
     MinhashDedup(MinhashConfig),
     Pii(PiiFormatter),
+    SymbolLines(SymbolLinesFormatter),
+    Ftfy(FtfyFormatter),
+    UnigramLogProb(UnigramSettings),
 }
 
 /// The names of the steps, as recipes write them.
-pub const STEP_NAMES: [&str; 15] = [
+pub const STEP_NAMES: [&str; 18] = [
     "url_filter",
     "html",
     "language",
@@ -147,6 +153,9 @@ pub const STEP_NAMES: [&str; 15] = [
     "exact_dedup",
     "minhash_dedup",
     "pii",
+    "symbol_lines",
+    "ftfy",
+    "unigram_log_prob",
 ];
 
 impl Step {
@@ -168,6 +177,9 @@ impl Step {
             Self::ExactDedup(_) => 12,
             Self::MinhashDedup(_) => 13,
             Self::Pii(_) => 14,
+            Self::SymbolLines(_) => 15,
+            Self::Ftfy(_) => 16,
+            Self::UnigramLogProb(_) => 17,
         };
         STEP_NAMES[index]
     }
