@@ -252,6 +252,8 @@ mod tests {
         check("IRMÃ“ und NÃO", "IRMÓ und NÃO");
         check("l’humanitÃ© — “déjà vu”", "l’humanité — “déjà vu”");
         check("Ã©tÃ© 日本", "été 日本");
+        check("Ã©tÃ© 日本 Ä“", "été 日本 Ä“");
+        check("Ã©tÃ© 日本 „Ä“", "été 日本 „Ä“");
         check("â\u{80}\u{9c}quotedâ\u{80}\u{9d} 日本", "“quoted” 日本");
     }
 
@@ -310,7 +312,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_read_in_the_wrong_encoding_come_back(text in "[a-z ]{0,5}[àâçéèêîôùûñáíóú]{1,2}[a-z]{1,9}(’[a-z]{1,3})?") {
+        fn words_read_in_the_wrong_encoding_come_back(
+            text in "[a-z ]{0,5}[àâçéèêîôùûñáíóú]{1,2}[a-z]{1,9}(’[a-z]{1,3})?"
+        ) {
             let wrong: String = text.bytes().map(windows_1252).collect();
             prop_assert_eq!(FtfyFormatter::default().format(&wrong), text);
         }

@@ -1,5 +1,6 @@
 //! The steps of a recipe, made ready, and what they do to one document.
 
+mod barrier;
 mod run;
 mod shard;
 
@@ -108,7 +109,7 @@ pub fn prepare(step: &Step, base: &Path) -> Result<Option<Ready>, CurateError> {
         Step::SymbolLines(formatter) => Ready::SymbolLines(formatter.clone()),
         Step::Ftfy(formatter) => Ready::Ftfy(formatter.clone()),
         Step::UnigramLogProb(settings) => Ready::Unigrams(UnigramLogProbFilter::new(settings, base)?),
-        Step::ExactDedup(_) | Step::MinhashDedup(_) => return Ok(None),
+        Step::ExactDedup(_) | Step::MinhashDedup(_) | Step::SentenceDedup(_) | Step::BloomDedup(_) => return Ok(None),
     }))
 }
 
