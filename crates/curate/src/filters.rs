@@ -4,11 +4,13 @@ mod c4;
 mod fineweb;
 mod gopher_quality;
 mod gopher_repetition;
+mod unigram_log_prob;
 
 pub use c4::{C4ParagraphFilter, C4QualityFilter};
 pub use fineweb::FineWebQualityFilter;
 pub use gopher_quality::GopherQualityFilter;
 pub use gopher_repetition::GopherRepetitionFilter;
+pub use unigram_log_prob::{UnigramLogProbFilter, UnigramSettings};
 
 use crate::document::Document;
 use crate::ledger::{Account, FirstDrop, Reason, RuleValue};

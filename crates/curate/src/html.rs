@@ -1,6 +1,9 @@
 //! Web pages to text.
 
 mod plain;
+mod reference;
+
+pub(crate) use reference::reference;
 
 use serde::{Deserialize, Serialize};
 

@@ -4,16 +4,17 @@ mod disk;
 mod random;
 
 pub use disk::{DuplicateSets, SignatureWriter, find_duplicates};
+pub(crate) use disk::{bucket_name, merge_bucket};
+pub(crate) use random::Mt19937;
 
 use crate::normalize::simplify;
 use crate::words::{Token, tokenize_into};
-use random::Mt19937;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use xxhash_rust::xxh64::xxh64;
 
 /// The Mersenne prime that hashes are taken modulo.
-const PRIME: u64 = (1 << 61) - 1;
+pub(crate) const PRIME: u64 = (1 << 61) - 1;
 
 /// How a run of words becomes a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +164,7 @@ impl pulp::WithSimd for Lower<'_> {
 
 /// `(x a + b mod 2^64) mod (2^61 - 1)`: the product wraps at 2^64 before the remainder is taken, which is part of the format.
 #[inline(always)]
-fn hash(x: u64, a: u64, b: u64) -> u64 {
+pub(crate) fn hash(x: u64, a: u64, b: u64) -> u64 {
     let wrapped = x.wrapping_mul(a).wrapping_add(b);
     let folded = (wrapped & PRIME) + (wrapped >> 61);
     // Below the prime, the difference wraps to something large.

@@ -1,5 +1,6 @@
 //! The steps of a recipe, made ready, and what they do to one document.
 
+mod barrier;
 mod run;
 mod shard;
 
@@ -9,7 +10,8 @@ use crate::decontaminate::Decontaminator;
 use crate::document::Document;
 use crate::error::CurateError;
 use crate::fasttext::FastText;
-use crate::filters::TextFilter;
+use crate::filters::{TextFilter, UnigramLogProbFilter};
+use crate::ftfy::FtfyFormatter;
 use crate::funnel::{Funnel, Sample, StepCount};
 use crate::html::{Extractor, extractor};
 use crate::language::LanguageFilter;
@@ -18,6 +20,7 @@ use crate::pii::{PiiFormatter, PiiTurns};
 use crate::read::read_documents;
 use crate::recipe::{QualityClassifier, Sampler, Step};
 use crate::scratch::Scratch;
+use crate::symbol_lines::SymbolLinesFormatter;
 use crate::url::UrlFilter;
 use serde_json::Value;
 use std::path::Path;
@@ -47,6 +50,12 @@ pub enum Ready {
     Quality(QualityClassifier, Box<FastText>),
     /// Addresses replaced.
     Pii(PiiFormatter),
+    /// Lines of symbols left out.
+    SymbolLines(SymbolLinesFormatter),
+    /// Wrong decoding repaired.
+    Ftfy(FtfyFormatter),
+    /// By how frequent the words are.
+    Unigrams(UnigramLogProbFilter),
 }
 
 /// Loads what `step` needs, paths from `base`; `None` for a step over all documents.
@@ -97,7 +106,10 @@ pub fn prepare(step: &Step, base: &Path) -> Result<Option<Ready>, CurateError> {
             Ready::Quality(settings.clone(), Box::new(model))
         }
         Step::Pii(formatter) => Ready::Pii(formatter.clone()),
-        Step::ExactDedup(_) | Step::MinhashDedup(_) => return Ok(None),
+        Step::SymbolLines(formatter) => Ready::SymbolLines(formatter.clone()),
+        Step::Ftfy(formatter) => Ready::Ftfy(formatter.clone()),
+        Step::UnigramLogProb(settings) => Ready::Unigrams(UnigramLogProbFilter::new(settings, base)?),
+        Step::ExactDedup(_) | Step::MinhashDedup(_) | Step::SentenceDedup(_) | Step::BloomDedup(_) => return Ok(None),
     }))
 }
 
@@ -160,14 +172,13 @@ impl Ready {
                 document.metadata.insert("quality".to_owned(), Value::from(score));
                 dropped((score < settings.threshold).then(|| "low_quality".into()))
             }
-            Self::Pii(formatter) => match formatter.format(&document.text, turns) {
-                Some(text) => {
-                    document.text = text;
-                    scratch.forget();
-                    Done::Changed
-                }
-                None => Done::Same,
-            },
+            Self::Pii(formatter) => replace(document, scratch, formatter.format(&document.text, turns)),
+            Self::SymbolLines(formatter) => replace(document, scratch, Some(formatter.format(&document.text))),
+            Self::Ftfy(formatter) => replace(document, scratch, Some(formatter.format(&document.text))),
+            Self::Unigrams(filter) => {
+                let rule = filter.rule(&document.text, scratch);
+                dropped(rule.dropped.then_some(rule.rule))
+            }
         }
     }
 
@@ -178,6 +189,7 @@ impl Ready {
         };
         match self {
             Self::Text(filter) => filter.explain(document, scratch),
+            Self::Unigrams(filter) => vec![filter.rule(&document.text, scratch)],
             Self::Language(filter) => {
                 let found = filter.identify(&document.text);
                 let mut rules = one("language", found.wanted, Bound::Above(f64::INFINITY));
@@ -197,6 +209,14 @@ impl Ready {
             },
         }
     }
+}
+
+/// Gives `document` another text, if there is one.
+fn replace(document: &mut Document, scratch: &mut Scratch, text: Option<String>) -> Done {
+    let Some(text) = text.filter(|text| *text != document.text) else { return Done::Same };
+    document.text = text;
+    scratch.forget();
+    Done::Changed
 }
 
 fn quality(settings: &QualityClassifier, model: &FastText, text: &str) -> f64 {

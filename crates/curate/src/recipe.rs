@@ -1,14 +1,19 @@
 //! A recipe: which documents, which steps, in TOML.
 
+use crate::bloom::BloomDedup;
 use crate::decontaminate::DecontaminationConfig;
 use crate::error::CurateError;
 use crate::filters::{
     C4ParagraphFilter, C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter,
+    UnigramSettings,
 };
+use crate::ftfy::FtfyFormatter;
 use crate::html::HtmlSettings;
 use crate::language::LanguageSettings;
 use crate::minhash::MinhashConfig;
 use crate::pii::PiiFormatter;
+use crate::sentences::SentenceDedup;
+use crate::symbol_lines::SymbolLinesFormatter;
 use crate::url::UrlSettings;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -51,10 +56,52 @@ impl Default for Recipe {
     }
 }
 
-/// Leave out exact copies.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Leave out exact copies: of the text, or of what a field says, such as the address.
+///
+/// Source: datatrove's `ExactDedupConfig`, where the first two are functions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ExactDedup {}
+pub struct ExactDedup {
+    /// What is compared: `text`, `id`, or a field of the metadata. A document without the field is nobody's copy.
+    pub content_getter: String,
+    /// A pattern that is taken out of what is compared.
+    pub remove_regex: String,
+    /// The field whose number decides which copy stays; empty for the first.
+    pub document_priority: String,
+    /// Whether the highest number stays or the lowest.
+    pub keep: Keep,
+    /// Write the number of copies that went as `duplicate_count` into the documents that stay.
+    pub save_cluster_size: bool,
+    /// Files of documents of which no copy stays, such as an older corpus; 32 bytes of memory each.
+    pub index: Vec<PathBuf>,
+    /// With an index, leave out its copies alone, not those among the documents.
+    pub only_dedup_in_index: bool,
+}
+
+impl Default for ExactDedup {
+    fn default() -> Self {
+        Self {
+            content_getter: "text".to_owned(),
+            remove_regex: String::new(),
+            document_priority: String::new(),
+            keep: Keep::Highest,
+            save_cluster_size: false,
+            index: Vec::new(),
+            only_dedup_in_index: true,
+        }
+    }
+}
+
+/// Which of several numbers is preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The highest.
+    #[default]
+    Highest,
+    /// The lowest.
+    Lowest,
+}
 
 /// Leave out documents with something an evaluation has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,10 +175,15 @@ pub enum Step {
     ExactDedup(ExactDedup),
     MinhashDedup(MinhashConfig),
     Pii(PiiFormatter),
+    SymbolLines(SymbolLinesFormatter),
+    Ftfy(FtfyFormatter),
+    UnigramLogProb(UnigramSettings),
+    SentenceDedup(SentenceDedup),
+    BloomDedup(BloomDedup),
 }
 
 /// The names of the steps, as recipes write them.
-pub const STEP_NAMES: [&str; 15] = [
+pub const STEP_NAMES: [&str; 20] = [
     "url_filter",
     "html",
     "language",
@@ -147,6 +199,11 @@ pub const STEP_NAMES: [&str; 15] = [
     "exact_dedup",
     "minhash_dedup",
     "pii",
+    "symbol_lines",
+    "ftfy",
+    "unigram_log_prob",
+    "sentence_dedup",
+    "bloom_dedup",
 ];
 
 impl Step {
@@ -168,13 +225,18 @@ impl Step {
             Self::ExactDedup(_) => 12,
             Self::MinhashDedup(_) => 13,
             Self::Pii(_) => 14,
+            Self::SymbolLines(_) => 15,
+            Self::Ftfy(_) => 16,
+            Self::UnigramLogProb(_) => 17,
+            Self::SentenceDedup(_) => 18,
+            Self::BloomDedup(_) => 19,
         };
         STEP_NAMES[index]
     }
 
     /// Whether the step has to see all documents before it can pass any on.
     pub fn is_barrier(&self) -> bool {
-        matches!(self, Self::ExactDedup(_) | Self::MinhashDedup(_))
+        matches!(self, Self::ExactDedup(_) | Self::MinhashDedup(_) | Self::SentenceDedup(_) | Self::BloomDedup(_))
     }
 }
 
@@ -213,13 +275,20 @@ impl Recipe {
                         "the share of documents that stays is from 0 to 1",
                     );
                 }
-                Step::Regex(filter) => {
-                    if let Err(error) = regex::Regex::new(&filter.regex_exp) {
+                Step::Regex(RegexFilter { regex_exp: pattern })
+                | Step::ExactDedup(ExactDedup { remove_regex: pattern, .. }) => {
+                    if let Err(error) = regex::Regex::new(pattern) {
                         return wrong(
-                            format!("`regex_exp` is no pattern: {error}"),
+                            format!("`{pattern}` of `{}` is no pattern: {error}", step.name()),
                             "see the syntax of the crate `regex`",
                         );
                     }
+                }
+                Step::SentenceDedup(settings) if settings.n_sentences == 0 => {
+                    return wrong("`n_sentences` is 0".into(), "datatrove's is 3");
+                }
+                Step::BloomDedup(settings) if settings.m_bytes == 0 || settings.k == 0 || settings.n_grams == 0 => {
+                    return wrong("a size of `bloom_dedup` is 0".into(), "datatrove's are k 7, n_grams 13");
                 }
                 Step::Decontaminate(step) if step.ngrams.n_grams == 0 => {
                     return wrong("`n_grams` is 0".into(), "datatrove's is 12");
@@ -264,5 +333,8 @@ mod tests {
         check("[[steps]]\nstep = \"c4_quality\"\nmin_sentences = 3\n", "min_sentences");
         check("[[steps]]\nstep = \"minhash_dedup\"\nnum_buckets = 0\n", "num_buckets 14");
         check("[[steps]]\nstep = \"regex\"\nregex_exp = \"(\"\n", "no pattern");
+        check("[[steps]]\nstep = \"exact_dedup\"\nremove_regex = \"(\"\n", "`(` of `exact_dedup` is no pattern");
+        check("[[steps]]\nstep = \"sentence_dedup\"\nn_sentences = 0\n", "n_sentences");
+        check("[[steps]]\nstep = \"bloom_dedup\"\nm_bytes = 0\n", "bloom_dedup");
     }
 }

@@ -63,21 +63,42 @@ pub fn split_words(text: &str) -> Vec<&str> {
 /// such a mark nor punctuation. A text without tokens is one.
 pub fn count_sentences(text: &str, tokens: &[Token]) -> usize {
     let mut sentences = 1;
+    for_each_start(text, tokens, |_| sentences += 1);
+    sentences
+}
+
+/// The sentences of `text`, in bytes, without the blank behind each; of white space alone none.
+pub fn sentence_spans(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut tokens = Vec::new();
+    tokenize_into(text, 0, &mut tokens);
+    let mut spans = Vec::new();
+    let mut from = 0;
+    let mut close = |from: usize, to: usize| {
+        if tokens[from..to].iter().any(|token| !token.is_space) {
+            spans.push(tokens[from].start as usize..tokens[to - 1].end as usize);
+        }
+    };
+    for_each_start(text, &tokens, |index| close(std::mem::replace(&mut from, index), index));
+    close(from, tokens.len());
+    spans
+}
+
+/// Calls `each` with the index of every token at which a sentence begins, but the first.
+fn for_each_start(text: &str, tokens: &[Token], mut each: impl FnMut(usize)) {
     let mut ended = false;
-    for token in tokens {
+    for (index, token) in tokens.iter().enumerate() {
         let word = token.of(text);
         let first = word.as_bytes()[0];
         // Nearly all words begin with a letter or a digit: neither a mark nor punctuation.
         let (mark, punctuation) =
             if first.is_ascii_alphanumeric() { (false, false) } else { (is_mark(word), is_all_punctuation(word)) };
         if ended && !punctuation && !mark {
-            sentences += 1;
+            each(index);
             ended = false;
         } else if mark {
             ended = true;
         }
     }
-    sentences
 }
 
 /// Whether the token is one sentence mark.

@@ -83,7 +83,8 @@ pub(crate) fn run(args: &PaysArgs) -> Result<Ending, CliError> {
             // Everything passes; even raw text goes through the pipeline, so that the files have one form and are counted.
             "raw" => vec![Step::Sampler(Sampler { rate: 1.0, seed: 0 })],
             "filtered" => comparison.filters.clone(),
-            _ => [comparison.filters.clone(), vec![Step::ExactDedup(ExactDedup {})], comparison.dedup.clone()].concat(),
+            _ => [comparison.filters.clone(), vec![Step::ExactDedup(ExactDedup::default())], comparison.dedup.clone()]
+                .concat(),
         };
         let recipe = Recipe { data: raw.clone(), out: args.out.join(variant), steps, ..Recipe::default() };
         let outcome =

@@ -1,5 +1,7 @@
 //! A small extractor without a DOM: one pass over the tags, text by blocks, and blocks of links left out.
 
+use super::reference;
+
 /// Elements whose content is no text of the article.
 const SKIPPED: [&str; 15] = [
     "script", "style", "noscript", "nav", "form", "footer", "aside", "svg", "iframe", "button", "select", "template",
@@ -178,37 +180,6 @@ fn unescape(text: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-fn reference(name: &str) -> Option<char> {
-    if let Some(number) = name.strip_prefix('#') {
-        let code = match number.strip_prefix(['x', 'X']) {
-            Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-            None => number.parse().ok()?,
-        };
-        return char::from_u32(code).filter(|&c| c != '\0');
-    }
-    Some(match name {
-        "amp" => '&',
-        "lt" => '<',
-        "gt" => '>',
-        "quot" => '"',
-        "apos" => '\'',
-        "nbsp" => '\u{a0}',
-        "ndash" => '–',
-        "mdash" => '—',
-        "lsquo" => '‘',
-        "rsquo" => '’',
-        "ldquo" => '“',
-        "rdquo" => '”',
-        "hellip" => '…',
-        "eacute" => 'é',
-        "copy" => '©',
-        "raquo" => '»',
-        "laquo" => '«',
-        "middot" => '·',
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl SignatureWriter {
     }
 }
 
-fn bucket_name(bucket: usize) -> String {
+pub(crate) fn bucket_name(bucket: usize) -> String {
     format!("bucket_{bucket:03}")
 }
 
@@ -119,6 +119,12 @@ pub struct DuplicateSets {
     pub remove: HashMap<u32, Vec<u32>>,
     /// How many sets there are of each size.
     pub sizes: std::collections::BTreeMap<usize, usize>,
+    /// Per shard the documents that stay and how many copies of each go, in order; where that was asked for.
+    #[serde(default)]
+    pub copies: HashMap<u32, Vec<(u32, u32)>>,
+    /// Per shard documents, and sentences at which a run begins that is left out of them, in order.
+    #[serde(default)]
+    pub sentences: HashMap<u32, Vec<(u32, u32)>>,
 }
 
 impl DuplicateSets {
@@ -147,7 +153,12 @@ pub fn find_duplicates(
 ) -> Result<DuplicateSets, CurateError> {
     let mut clusters = Clusters::default();
     for bucket in 0..config.num_buckets {
-        merge_bucket(&folder.join(bucket_name(bucket)), config.hashes_per_bucket, memory_bytes, &mut clusters)?;
+        let folder = folder.join(bucket_name(bucket));
+        merge_bucket(&folder, config.hashes_per_bucket, memory_bytes, &mut |last, record| {
+            if let Some(last) = last.filter(|last| last.0 == record.0) {
+                clusters.join(name(last), name(record));
+            }
+        })?;
     }
     Ok(DuplicateSets::of(&mut clusters))
 }
@@ -160,7 +171,8 @@ struct Run {
     record: Vec<u8>,
 }
 
-type Record = (Vec<u64>, u32, u32);
+/// The numbers of a signature, and the shard and number of the document.
+pub(crate) type Record = (Vec<u64>, u32, u32);
 
 impl Run {
     fn next(&mut self) -> Result<Option<Record>, CurateError> {
@@ -185,7 +197,15 @@ impl Run {
     }
 }
 
-fn merge_bucket(folder: &Path, hashes: usize, memory_bytes: usize, clusters: &mut Clusters) -> Result<(), CurateError> {
+/// Hands the records of all runs in `folder` to `each`, in order, each with the one before.
+///
+/// Errors: if a file cannot be read or its records are not in order.
+pub(crate) fn merge_bucket(
+    folder: &Path,
+    hashes: usize,
+    memory_bytes: usize,
+    each: &mut dyn FnMut(Option<&Record>, &Record),
+) -> Result<(), CurateError> {
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).map_err(CurateError::read(folder))? {
         paths.push(entry.map_err(CurateError::read(folder))?.path());
@@ -210,17 +230,13 @@ fn merge_bucket(folder: &Path, hashes: usize, memory_bytes: usize, clusters: &mu
     }
     let mut last: Option<Record> = None;
     while let Some(Reverse((record, run))) = heap.pop() {
-        if let Some(last) = &last {
-            if *last > record {
-                return Err(CurateError::Signatures {
-                    path: runs[run].path.clone(),
-                    found: "its records are not in order",
-                });
-            }
-            if last.0 == record.0 {
-                clusters.join(name(last), name(&record));
-            }
+        if last.as_ref().is_some_and(|last| *last > record) {
+            return Err(CurateError::Signatures {
+                path: runs[run].path.clone(),
+                found: "its records are not in order",
+            });
         }
+        each(last.as_ref(), &record);
         if let Some(next) = runs[run].next()? {
             heap.push(Reverse((next, run)));
         }

@@ -4,7 +4,7 @@
 ///
 /// Source: Matsumoto and Nishimura 1998; NumPy's `mt19937_seed` and `random_bounded_uint64_fill` with a mask.
 #[derive(Clone, Debug)]
-pub(super) struct Mt19937 {
+pub(crate) struct Mt19937 {
     state: Vec<u32>,
     at: usize,
 }
@@ -13,7 +13,7 @@ const N: usize = 624;
 const M: usize = 397;
 
 impl Mt19937 {
-    pub(super) fn new(seed: u32) -> Self {
+    pub(crate) fn new(seed: u32) -> Self {
         let mut state = Vec::with_capacity(N);
         let mut value = seed;
         for index in 0..N as u32 {
@@ -41,7 +41,7 @@ impl Mt19937 {
     }
 
     /// A number in `low..high`, as `RandomState.randint(low, high, dtype=uint64)` draws it for ranges beyond 32 bits.
-    pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         let range = high - 1 - low;
         let mask = u64::MAX >> range.leading_zeros();
         loop {

@@ -1,12 +1,13 @@
 //! A recipe from start to end: shards over workers and machines, markers of what is done, barriers where all must be.
 
-use super::shard::{Phase, Work, inputs_of, shape, shard};
+use super::barrier::{self, Verdicts};
+use super::shard::{Phase, Work, inputs_of, shard};
 use super::{TokenCounter, prepare};
 use crate::error::CurateError;
 use crate::funnel::Funnel;
-use crate::minhash::{DuplicateSets, find_duplicates};
+use crate::minhash::DuplicateSets;
 use crate::read::{Part, expand, parts};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Step};
 use fs_err as fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -79,7 +80,7 @@ pub fn run(
     let phases = phases(recipe, base)?;
     let names: Vec<&str> = recipe.steps.iter().map(crate::recipe::Step::name).collect();
     let documents = AtomicU64::new(0);
-    let mut removed: Option<DuplicateSets> = None;
+    let mut found: Option<(&Step, DuplicateSets)> = None;
     let mut funnel = Funnel::default();
     for (index, phase) in phases.iter().enumerate() {
         let is_last = index + 1 == phases.len();
@@ -110,17 +111,17 @@ pub fn run(
                 documents: documents.load(Ordering::Relaxed),
             });
         };
-        share(&work, &shards, &markers, removed.as_ref(), machine, &report)?;
+        share(&work, &shards, &markers, found.as_ref(), machine, &report)?;
         wait_for(&markers, shards.len(), stop, &report)?;
         for number in 0..shards.len() {
             funnel.merge(read_json(&marker(&markers, number))?, recipe.samples);
         }
-        removed = None;
+        found = None;
         if let Some(barrier) = &phase.barrier {
-            let memory = signature_bytes(recipe.memory_mb);
-            let sets = duplicates(&work_folder, index, &signatures, (&shape(barrier), memory), machine.rank, stop)?;
+            let find = || barrier::find(barrier, &signatures, base, shards.len(), signature_bytes(recipe.memory_mb));
+            let sets = duplicates(&work_folder, index, &find, machine.rank, stop)?;
             sets.sizes.iter().for_each(|(&size, &count)| *funnel.cluster_sizes.entry(size).or_default() += count);
-            removed = Some(sets);
+            found = Some((barrier, sets));
         }
     }
     let files = (0..inputs.len()).map(|number| out.join("data").join(format!("{number:06}.jsonl"))).collect();
@@ -184,7 +185,7 @@ fn share(
     work: &Work,
     shards: &[Part],
     markers: &Path,
-    removed: Option<&DuplicateSets>,
+    found: Option<&(&Step, DuplicateSets)>,
     machine: Machine,
     report: &(dyn Fn(usize) + Sync),
 ) -> Result<(), CurateError> {
@@ -199,12 +200,11 @@ fn share(
                 return;
             }
             let path = marker(markers, number);
-            let none = Vec::new();
-            let remove = removed.map(|sets| sets.remove.get(&(number as u32)).unwrap_or(&none).as_slice());
+            let verdicts = found.map(|(barrier, sets)| Verdicts::of(barrier, sets, number as u32));
             let result = if path.exists() {
                 Ok(())
             } else {
-                shard(work, number as u32, &shards[number], remove).and_then(|funnel| write_json(&path, &funnel))
+                shard(work, number as u32, &shards[number], verdicts).and_then(|funnel| write_json(&path, &funnel))
             };
             if let Err(error) = result {
                 if let Ok(mut failure) = failure.lock() {
@@ -253,16 +253,14 @@ fn pause(stop: &AtomicBool) -> Result<(), CurateError> {
 fn duplicates(
     work: &Path,
     index: usize,
-    signatures: &Path,
-    (shape, memory_bytes): (&crate::minhash::MinhashConfig, usize),
+    find: &dyn Fn() -> Result<DuplicateSets, CurateError>,
     rank: usize,
     stop: &AtomicBool,
 ) -> Result<DuplicateSets, CurateError> {
     let path = work.join(format!("duplicates-{index}.json"));
     while !path.exists() {
         if rank == 0 {
-            let sets = find_duplicates(signatures, shape, memory_bytes)?;
-            write_json(&path, &sets)?;
+            write_json(&path, &find()?)?;
         } else {
             pause(stop)?;
         }

@@ -1,10 +1,10 @@
 //! One shard of the input through the steps between two barriers.
 
-use super::{Counting, Ready, TokenCounter};
+use super::barrier::{Signing, Verdicts};
+use super::{Counting, Done, Ready, TokenCounter};
 use crate::document::Document;
 use crate::error::CurateError;
 use crate::funnel::Funnel;
-use crate::minhash::{MinhashConfig, SignatureWriter, Signer};
 use crate::read::{Part, read_part, write_line};
 use crate::recipe::Step;
 use fs_err as fs;
@@ -41,30 +41,24 @@ pub(super) struct Work<'a> {
     pub(super) documents: &'a AtomicU64,
 }
 
-/// The shape of the signature that a barrier compares.
-pub(super) fn shape(barrier: &Step) -> MinhashConfig {
-    match barrier {
-        Step::MinhashDedup(config) => config.clone(),
-        // The 128 bits of the text's hash as one bucket of two.
-        _ => MinhashConfig { num_buckets: 1, hashes_per_bucket: 2, ..MinhashConfig::default() },
-    }
-}
-
-/// Reads `input`, of which the documents numbered in `remove` are copies found by the barrier before; writes those that stay.
-pub(super) fn shard(work: &Work, number: u32, input: &Part, remove: Option<&[u32]>) -> Result<Funnel, CurateError> {
+/// Reads `input`, of whose documents the barrier before has said what `verdicts` hold; writes those that stay.
+pub(super) fn shard(
+    work: &Work,
+    number: u32,
+    input: &Part,
+    mut verdicts: Option<Verdicts>,
+) -> Result<Funnel, CurateError> {
     let name = format!("{number:06}.jsonl");
     let partial = work.out.join(format!("{name}.partial"));
     let file = fs::File::create(&partial).map_err(CurateError::write(&partial))?;
     let mut file = BufWriter::with_capacity(1 << 18, file);
     let mut counting = Counting::new(work.names, work.tokens, work.samples);
     let mut signing = match &work.phase.barrier {
-        Some(barrier) => {
-            Some((signer(barrier), SignatureWriter::new(work.signatures, number, &shape(barrier), work.budget)?))
-        }
+        Some(barrier) => Signing::new(barrier, work.signatures, number, work.budget)?,
         None => None,
     };
     let mut damages = Vec::new();
-    let (mut read, mut written, mut next_removed) = (0, 0, 0);
+    let (mut read, mut written) = (0, 0);
     let (mut signature, mut line) = (Vec::new(), Vec::new());
     let mut each = |mut document: Document| {
         if work.stop.load(Ordering::Relaxed) {
@@ -73,24 +67,29 @@ pub(super) fn shard(work: &Work, number: u32, input: &Part, remove: Option<&[u32
         work.documents.fetch_add(1, Ordering::Relaxed);
         let index = read;
         read += 1;
-        if let Some(remove) = remove {
+        if let Some(verdicts) = &mut verdicts {
             // The barrier is the step before this phase's first.
             let step = work.phase.first - 1;
             counting.scratch.forget();
-            let (bytes, tokens) = (document.text.len(), counting.count(&document));
+            let (bytes, mut tokens) = (document.text.len(), counting.count(&document));
             counting.funnel.steps[step].input.add(bytes, tokens);
-            if remove.get(next_removed) == Some(&index) {
-                next_removed += 1;
-                counting.drop(step, "duplicate", &document, bytes, tokens);
-                return Ok(());
+            match verdicts.apply(index, &mut document) {
+                Done::Dropped(reason) => {
+                    counting.drop(step, &reason, &document, bytes, tokens);
+                    return Ok(());
+                }
+                Done::Changed => {
+                    counting.scratch.forget();
+                    tokens = counting.count(&document);
+                    counting.funnel.steps[step].changed += 1;
+                }
+                Done::Same => {}
             }
-            counting.funnel.steps[step].output.add(bytes, tokens);
+            counting.funnel.steps[step].output.add(document.text.len(), tokens);
         }
         let Some(tokens) = counting.pass(&work.phase.steps, work.phase.first, &mut document) else { return Ok(()) };
-        if let Some((signer, writer)) = &mut signing
-            && sign(signer.as_mut(), &document.text, &mut signature)
-        {
-            writer.push(written, &signature)?;
+        if let Some(signing) = &mut signing {
+            signing.push(written, &document, &mut signature)?;
         }
         if work.is_last {
             let words = counting.scratch.word_count(&document.text).max(1);
@@ -106,8 +105,8 @@ pub(super) fn shard(work: &Work, number: u32, input: &Part, remove: Option<&[u32
         file.write_all(&line).map_err(CurateError::write(&partial))
     };
     read_part(input, &mut each, &mut |damage| damages.push(damage))?;
-    if let Some((_, writer)) = signing {
-        writer.finish()?;
+    if let Some(signing) = signing {
+        signing.finish()?;
     }
     let file =
         file.into_inner().map_err(|error| CurateError::Write { path: partial.clone(), source: error.into_error() })?;
@@ -116,24 +115,6 @@ pub(super) fn shard(work: &Work, number: u32, input: &Part, remove: Option<&[u32
     fs::rename(&partial, &whole).map_err(CurateError::write(&whole))?;
     counting.funnel.damages = damages;
     Ok(counting.funnel)
-}
-
-fn signer(barrier: &Step) -> Option<Signer> {
-    match barrier {
-        Step::MinhashDedup(config) => Some(Signer::new(config.clone())),
-        _ => None,
-    }
-}
-
-fn sign(signer: Option<&mut Signer>, text: &str, signature: &mut Vec<u64>) -> bool {
-    if let Some(signer) = signer {
-        signer.sign(text, signature)
-    } else {
-        let hash = crate::text_hash(text);
-        signature.clear();
-        signature.extend([(hash >> 64) as u64, hash as u64]);
-        true
-    }
 }
 
 /// The inputs of a phase: those of the recipe, or what the phase before wrote.

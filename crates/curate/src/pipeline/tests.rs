@@ -38,7 +38,7 @@ fn recipe(folder: &Path, out: &str) -> Recipe {
         steps: vec![
             Step::GopherRepetition(GopherRepetitionFilter::default()),
             Step::GopherQuality(GopherQualityFilter::default()),
-            Step::ExactDedup(ExactDedup {}),
+            Step::ExactDedup(ExactDedup::default()),
             Step::MinhashDedup(MinhashConfig::default()),
             Step::Pii(PiiFormatter::default()),
         ],
@@ -161,4 +161,59 @@ fn a_sampler_takes_its_share_and_the_same_again() {
     assert_eq!(draw(0.5, 42), draw(0.5, 42));
     assert_ne!(draw(0.5, 42), draw(0.5, 43));
     assert_eq!((draw(1.0, 0).len(), draw(0.0, 0).len()), (1000, 0));
+}
+
+#[test]
+fn text_is_repaired_before_it_is_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("words.csv"), "word,count\nthe,5\ncafé,3\nis,2\n").unwrap();
+    let text = "[[steps]]\nstep = \"ftfy\"\n[[steps]]\nstep = \"symbol_lines\"\n\
+        [[steps]]\nstep = \"unigram_log_prob\"\nunigram_frequencies = \"words.csv\"\nlogprobs_threshold = -2.0\n";
+    let recipe = Recipe::parse(text).unwrap();
+    assert_eq!(Recipe::parse(&toml::to_string(&recipe).unwrap()).unwrap(), recipe);
+    let ready: Vec<_> = recipe.steps.iter().map(|step| prepare(step, folder.path()).unwrap().unwrap()).collect();
+    let names: Vec<&str> = recipe.steps.iter().map(Step::name).collect();
+    let mut counting = crate::pipeline::Counting::new(&names, None, 5);
+    let mut pass = |text: &str| {
+        let mut document = crate::Document::of(text);
+        counting.pass(&ready, 0, &mut document).map(|words| (words, document.text))
+    };
+    assert_eq!(pass("The cafÃ© is\n---\nthe &eacute;"), None);
+    assert_eq!(pass("The cafÃ© is\n---\nthe cafÃ©"), Some((5, "The café is\nthe café".to_owned())));
+    assert_eq!(pass("the café"), Some((2, "the café".to_owned())));
+    let changed: Vec<u64> = counting.funnel.steps.iter().map(|step| step.changed).collect();
+    assert_eq!(changed, [2, 2, 0]);
+    assert_eq!(counting.funnel.steps[2].reasons["unigram_log_prob"].dropped.documents, 1);
+}
+
+#[test]
+fn a_pattern_drops_the_documents_in_which_it_is_found() {
+    let step = Step::Regex(crate::recipe::RegexFilter { regex_exp: "(?i)copyright".to_owned() });
+    let step = prepare(&step, Path::new("")).unwrap().unwrap();
+    let apply = |text: &str| {
+        let mut document = crate::Document::of(text);
+        step.apply(&mut document, &mut crate::Scratch::default(), &mut PiiTurns::default())
+    };
+    assert_eq!(apply("Some prose.\n\nCoPyRiGhT"), crate::pipeline::Done::Dropped("regex".into()));
+    assert_eq!(apply("Some prose.\n\nCopy right"), crate::pipeline::Done::Same);
+}
+
+#[test]
+fn the_language_is_written_down_whether_it_stays_or_not() {
+    let languages = vec!["en".to_owned(), "it".to_owned()];
+    let settings = crate::language::LanguageSettings { languages, ..crate::language::LanguageSettings::default() };
+    let step = prepare(&Step::Language(settings), Path::new("")).unwrap().unwrap();
+    let check = |text: &str, language: &str, stays: bool| {
+        let mut document = crate::Document::of(text);
+        let done = step.apply(&mut document, &mut crate::Scratch::default(), &mut PiiTurns::default());
+        assert_eq!(document.metadata["language"], language, "{text:?}");
+        assert_eq!(done == crate::pipeline::Done::Same, stays, "{text:?}");
+    };
+    check("The boats are late today because the wind comes from the north and the harbour is full of ice.", "en", true);
+    check(
+        "Os barcos estão atrasados hoje porque o vento vem do norte e o porto está cheio de gelo; ninguém sabe quando \
+        chegam, mas todos esperam na praia com as suas crianças.",
+        "pt",
+        false,
+    );
 }

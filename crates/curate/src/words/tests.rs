@@ -51,3 +51,31 @@ fn sentences_end_at_marks() {
     assert_eq!(count("End.  "), 2);
     assert_eq!(count("One.Two. 。three"), 3);
 }
+
+#[test]
+fn quotes_and_marks_are_words_of_their_own() {
+    // The quotation of datatrove's `test_word_tokenizers.py`, as `spacy.blank("en")` 3.8.18 cuts it into 70.
+    let text = "I wish it need not have happened in my time,' said Frodo. 'So do I,' said Gandalf, 'and so do all who \
+        live to see such times. But that is not for them to decide. All we have to decide is what to do with the time \
+        that is given us.' Hello world! \n\n ქართული \n\t Hello\nworld! ";
+    check(
+        text,
+        "I wish it need not have happened in my time , ' said Frodo . ' So do I , ' said Gandalf , ' and so do all who \
+        live to see such times . But that is not for them to decide . All we have to decide is what to do with the \
+        time that is given us . ' Hello world ! ქართული Hello world !",
+    );
+    assert_eq!(split_words(text).len(), 70);
+}
+
+#[test]
+fn sentences_are_where_spacy_has_them() {
+    let check = |text: &str, expected: &[&str]| {
+        let spans = sentence_spans(text);
+        assert_eq!(spans.into_iter().map(|span| &text[span]).collect::<Vec<_>>(), expected, "{text:?}");
+    };
+    check("", &[]);
+    check(" \n", &[]);
+    check("One. Two!  Three? ", &["One.", "Two!", " Three?"]);
+    check("He met Mr. Brown (twice.) \"Fine.\" And left", &["He met Mr. Brown (twice.) \"", "Fine.\"", "And left"]);
+    check("End.  ", &["End."]);
+}
