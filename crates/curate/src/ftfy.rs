@@ -259,10 +259,11 @@ mod tests {
 
     #[test]
     fn text_that_only_could_be_decoded_stays() {
-        // „Ä“ and é…” are UTF-8, too, read as Windows-1252.
+        // ß“, Ä“ and é…” are UTF-8, too, read as Windows-1252.
         for text in [
             "Hello, this is a normal sentence.",
             "l’intelligence",
+            "Er hat Spaß“",
             "„Spaß“ und „Ä“, é…” und É’",
             "El Niño está aquí ¿qué?",
             "5 €, 10 £ ½ × ²",

@@ -34,6 +34,20 @@ fn a_signature_is_datatroves() {
     assert!(!signer.sign_words("one two three four".split(' '), &mut signature));
 }
 
+#[test]
+fn a_signature_with_xxhash_is_datatroves_too() {
+    // Made with datatrove 0.10.1, whose default this hash is.
+    assert_eq!(xxh64(b"hello", 0), 2_794_345_569_481_354_659);
+    let mut signer = Signer::new(MinhashConfig { hash: ShingleHash::Xxhash, ..MinhashConfig::default() });
+    let mut signature = Vec::new();
+    assert!(signer.sign("The quick brown fox jumps over the lazy dog.", &mut signature));
+    assert_eq!(
+        signature[..4],
+        [85_330_943_174_081_874, 663_359_892_825_767_826, 302_227_827_184_868_053, 34_440_879_854_629_237]
+    );
+    assert_eq!(signature[111], 3_963_570_588_256_049);
+}
+
 const FOLD_A: u64 = 11_464_312_384_335_970_951;
 const FOLD_B: u64 = 2_147_386_399_228_434_564;
 const FOLD_SIGNATURE: u64 = 3_704_794_815_085_131_970;
@@ -174,4 +188,103 @@ fn a_damaged_file_of_signatures_is_named() {
     fs_err::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let error = find_duplicates(folder.path(), &config, 1 << 20).unwrap_err().to_string();
     assert!(error.contains("cut off"), "{error}");
+}
+
+#[test]
+fn a_text_keeps_the_similarity_of_what_stands_before_a_reversed_tail() {
+    // datatrove's case: some 3,300 characters, their tail read backwards from 0, 5, ..., 95 % on.
+    let text: String = prose(660, 5).join(" ");
+    for hash in [ShingleHash::Sha1, ShingleHash::Xxhash] {
+        let mut signer = Signer::new(MinhashConfig { hash, ..MinhashConfig::default() });
+        let (mut first, mut again, mut second) = (Vec::new(), Vec::new(), Vec::new());
+        signer.sign(&text, &mut first);
+        Signer::new(signer.config().clone()).sign(&text, &mut again);
+        assert_eq!((first.len(), &again), (14 * 8, &first));
+        for percent in (0..100).step_by(5) {
+            let (head, tail) = text.split_at(text.len() * percent / 100);
+            let other: String = head.chars().chain(tail.chars().rev()).collect();
+            signer.sign(&other, &mut second);
+            let equal = first.iter().zip(&second).filter(|(a, b)| a == b).count() as f64 / 112.0;
+            let kept = percent as f64 / 100.0;
+            assert!((equal - kept).abs() < 0.21, "{hash:?}: {equal} at {percent} %");
+        }
+    }
+}
+
+/// What is found in documents of some shards.
+fn sets_of(folder: &std::path::Path, shards: &[&[String]], budget_bytes: usize) -> DuplicateSets {
+    let config = MinhashConfig::default();
+    let (mut signer, mut signature) = (Signer::new(config.clone()), Vec::new());
+    for (shard, texts) in shards.iter().enumerate() {
+        let mut writer = SignatureWriter::new(folder, shard as u32, &config, budget_bytes).unwrap();
+        for (index, text) in texts.iter().enumerate() {
+            assert!(signer.sign(text, &mut signature));
+            writer.push(index as u32, &signature).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    find_duplicates(folder, &config, 1 << 20).unwrap()
+}
+
+#[test]
+fn every_bucket_has_all_documents_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts: Vec<String> = (0..100).map(|salt| prose(50, salt).join(" ")).collect();
+    sets_of(folder.path(), &[&texts], 1 << 30);
+    for bucket in 0..14 {
+        let path = folder.path().join(format!("bucket_{bucket:03}/000000-0000.minhash.sig"));
+        let bytes = fs_err::read(path).unwrap();
+        let records: Vec<(Vec<u64>, u32)> = bytes
+            .chunks_exact(8 * 8 + 4)
+            .map(|record| {
+                let (hashes, document) = record.split_at(64);
+                let hashes = hashes.chunks_exact(8).map(|hash| u64::from_le_bytes(hash.try_into().unwrap())).collect();
+                (hashes, u32::from_le_bytes(document.try_into().unwrap()))
+            })
+            .collect();
+        assert!(records.is_sorted());
+        let mut documents: Vec<u32> = records.iter().map(|record| record.1).collect();
+        documents.sort_unstable();
+        assert_eq!(documents, (0..100).collect::<Vec<_>>());
+    }
+}
+
+/// Windows of 400 characters at datatrove's offsets: four sets of overlapping ones, and two alone.
+fn windows() -> Vec<String> {
+    let text: String = prose(500, 3).join(" ");
+    let offsets: [&[usize]; 6] =
+        [&[0, 20, 50], &[400, 420], &[800, 810, 820, 840, 860], &[1205, 1215, 1225, 1245], &[1600], &[2000]];
+    offsets.concat().into_iter().map(|offset| text[offset..offset + 400].to_owned()).collect()
+}
+
+#[test]
+fn windows_that_overlap_are_sets_and_one_of_each_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let sets = sets_of(folder.path(), &[&windows()], 1 << 30);
+    assert_eq!(sets.sizes, [(2, 1), (3, 1), (4, 1), (5, 1)].into());
+    assert_eq!(sets.remove, [(0, vec![1, 2, 4, 6, 7, 8, 9, 11, 12, 13])].into());
+}
+
+#[test]
+fn the_same_documents_stay_however_they_are_spread_over_files() {
+    // datatrove's case of one and of ten workers to a bucket: here files, runs of files and what merges them.
+    let texts: Vec<String> =
+        (0..20).flat_map(|salt| [prose(80, salt).join(" "), prose(80, salt % 7).join(" ")]).collect();
+    let removed = |shards: &[&[String]], budget_bytes| {
+        let folder = tempfile::tempdir().unwrap();
+        let sets = sets_of(folder.path(), shards, budget_bytes);
+        let mut starts = vec![0];
+        shards.iter().for_each(|shard| starts.push(starts[starts.len() - 1] + shard.len()));
+        let global = sets.remove.iter().flat_map(|(&shard, documents)| {
+            let start = starts[shard as usize];
+            documents.iter().map(move |&document| start + document as usize)
+        });
+        let mut global: Vec<usize> = global.collect();
+        global.sort_unstable();
+        (global, sets.sizes)
+    };
+    let one = removed(&[&texts], 1 << 30);
+    assert_eq!(one.0.len(), 20);
+    assert_eq!(removed(&texts.chunks(4).collect::<Vec<_>>(), 1 << 30), one);
+    assert_eq!(removed(&texts.chunks(13).collect::<Vec<_>>(), 1), one);
 }
