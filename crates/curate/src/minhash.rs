@@ -11,7 +11,7 @@ use crate::normalize::simplify;
 use crate::words::{Token, tokenize_into};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
-use xxhash_rust::xxh64::xxh64;
+use xxhash_rust::{xxh32::xxh32, xxh64::xxh64};
 
 /// The Mersenne prime that hashes are taken modulo.
 pub(crate) const PRIME: u64 = (1 << 61) - 1;
@@ -41,11 +41,13 @@ pub struct MinhashConfig {
     pub seed: u32,
     /// The hash of a shingle.
     pub hash: ShingleHash,
+    /// Bits of a hash: 64, or 32, of which more are equal by chance.
+    pub precision: u32,
 }
 
 impl Default for MinhashConfig {
     fn default() -> Self {
-        Self { n_grams: 5, num_buckets: 14, hashes_per_bucket: 8, seed: 1, hash: ShingleHash::Sha1 }
+        Self { n_grams: 5, num_buckets: 14, hashes_per_bucket: 8, seed: 1, hash: ShingleHash::Sha1, precision: 64 }
     }
 }
 
@@ -105,9 +107,11 @@ impl Signer {
         let mut count = 0;
         for_each_shingle(words, self.config.n_grams, |shingle| {
             any = true;
-            waiting[count] = match self.config.hash {
-                ShingleHash::Sha1 => sha1_64(shingle),
-                ShingleHash::Xxhash => xxh64(shingle, 0),
+            waiting[count] = match (self.config.hash, self.config.precision) {
+                (ShingleHash::Sha1, 32) => sha1_64(shingle) & LOW,
+                (ShingleHash::Sha1, _) => sha1_64(shingle),
+                (ShingleHash::Xxhash, 32) => u64::from(xxh32(shingle, 0)),
+                (ShingleHash::Xxhash, _) => xxh64(shingle, 0),
             };
             count += 1;
             if count == WAITING {
@@ -121,10 +125,14 @@ impl Signer {
 
     /// Lowers every hash of `signature` to the least that the shingles `xs` have.
     fn lower(&self, xs: &[u64], signature: &mut [u64]) {
+        let mask = if self.config.precision == 32 { LOW } else { u64::MAX };
         // Compiled for AVX-512 besides, which has the products and minima of 64-bit integers.
-        pulp::Arch::new().dispatch(Lower { xs, a: &self.a, b: &self.b, signature });
+        pulp::Arch::new().dispatch(Lower { xs, a: &self.a, b: &self.b, mask, signature });
     }
 }
+
+/// The bits of a hash with a precision of 32.
+const LOW: u64 = u32::MAX as u64;
 
 /// Shingles of one pass over the hash functions.
 const WAITING: usize = 256;
@@ -136,6 +144,8 @@ struct Lower<'a> {
     xs: &'a [u64],
     a: &'a [u64],
     b: &'a [u64],
+    /// The bits of a hash that count.
+    mask: u64,
     signature: &'a mut [u64],
 }
 
@@ -151,13 +161,13 @@ impl pulp::WithSimd for Lower<'_> {
             let mut low: [u64; LANES] = (&*lowest).try_into().expect("exact");
             for &x in self.xs {
                 for lane in 0..LANES {
-                    low[lane] = low[lane].min(hash(x, a[lane], b[lane]));
+                    low[lane] = low[lane].min(hash(x, a[lane], b[lane]) & self.mask);
                 }
             }
             lowest.copy_from_slice(&low);
         }
         for ((&a, &b), lowest) in a.remainder().iter().zip(b.remainder()).zip(signature.into_remainder()) {
-            *lowest = self.xs.iter().fold(*lowest, |low, &x| low.min(hash(x, a, b)));
+            *lowest = self.xs.iter().fold(*lowest, |low, &x| low.min(hash(x, a, b) & self.mask));
         }
     }
 }

@@ -269,6 +269,9 @@ impl Recipe {
                         "datatrove's are n_grams 5, num_buckets 14, hashes_per_bucket 8",
                     );
                 }
+                Step::MinhashDedup(config) if ![32, 64].contains(&config.precision) => {
+                    return wrong(format!("`precision` is {}", config.precision), "hashes have 32 or 64 bits");
+                }
                 Step::Sampler(sampler) if !(0.0..=1.0).contains(&sampler.rate) => {
                     return wrong(
                         format!("`rate` is {}", sampler.rate),
@@ -332,6 +335,7 @@ mod tests {
         check("[[steps]]\nstep = \"c4\"\n", "c4_quality");
         check("[[steps]]\nstep = \"c4_quality\"\nmin_sentences = 3\n", "min_sentences");
         check("[[steps]]\nstep = \"minhash_dedup\"\nnum_buckets = 0\n", "num_buckets 14");
+        check("[[steps]]\nstep = \"minhash_dedup\"\nprecision = 16\n", "32 or 64 bits");
         check("[[steps]]\nstep = \"regex\"\nregex_exp = \"(\"\n", "no pattern");
         check("[[steps]]\nstep = \"exact_dedup\"\nremove_regex = \"(\"\n", "`(` of `exact_dedup` is no pattern");
         check("[[steps]]\nstep = \"sentence_dedup\"\nn_sentences = 0\n", "n_sentences");

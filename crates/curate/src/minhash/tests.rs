@@ -48,6 +48,20 @@ fn a_signature_with_xxhash_is_datatroves_too() {
     assert_eq!(signature[111], 3_963_570_588_256_049);
 }
 
+#[test]
+fn signatures_of_32_bits_are_datatroves() {
+    // Made with datatrove 0.10.1: the first four, the last, the sum.
+    for (hash, first, last, sum) in [
+        (ShingleHash::Sha1, [727_492_965, 1_312_834_104, 1_177_392_338, 807_274_274], 226_228_629, 81_704_023_659),
+        (ShingleHash::Xxhash, [125_697_124, 899_546_107, 441_372_471, 462_256_105], 1_493_573_167, 82_432_815_191),
+    ] {
+        let mut signer = Signer::new(MinhashConfig { hash, precision: 32, ..MinhashConfig::default() });
+        let mut signature = Vec::new();
+        assert!(signer.sign("The quick brown fox jumps over the lazy dog.", &mut signature));
+        assert_eq!((&signature[..4], signature[111], signature.iter().sum::<u64>()), (&first[..], last, sum));
+    }
+}
+
 const FOLD_A: u64 = 11_464_312_384_335_970_951;
 const FOLD_B: u64 = 2_147_386_399_228_434_564;
 const FOLD_SIGNATURE: u64 = 3_704_794_815_085_131_970;
@@ -194,8 +208,10 @@ fn a_damaged_file_of_signatures_is_named() {
 fn a_text_keeps_the_similarity_of_what_stands_before_a_reversed_tail() {
     // datatrove's case: some 3,300 characters, their tail read backwards from 0, 5, ..., 95 % on.
     let text: String = prose(660, 5).join(" ");
-    for hash in [ShingleHash::Sha1, ShingleHash::Xxhash] {
-        let mut signer = Signer::new(MinhashConfig { hash, ..MinhashConfig::default() });
+    for (hash, precision) in
+        [(ShingleHash::Sha1, 64), (ShingleHash::Xxhash, 64), (ShingleHash::Sha1, 32), (ShingleHash::Xxhash, 32)]
+    {
+        let mut signer = Signer::new(MinhashConfig { hash, precision, ..MinhashConfig::default() });
         let (mut first, mut again, mut second) = (Vec::new(), Vec::new(), Vec::new());
         signer.sign(&text, &mut first);
         Signer::new(signer.config().clone()).sign(&text, &mut again);
