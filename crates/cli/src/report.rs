@@ -41,7 +41,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Ending, CliError> {
 
 /// Writes the page on which several runs are laid over each other to `path`, which it returns.
 ///
-/// Errors: as [`write`].
+/// Errors: as [`write()`].
 pub(crate) fn overlaid(runs: &[PathBuf], path: &Path) -> Result<PathBuf, CliError> {
     let all = runs.iter().map(|run| RunData::load(run)).collect::<Result<Vec<_>, _>>()?;
     save(path, &overlay::render(&all))
