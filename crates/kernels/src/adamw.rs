@@ -53,6 +53,46 @@ pub struct Factors {
     pub eps: f64,
 }
 
+impl Factors {
+    /// The factors that an update of f32 numbers takes.
+    pub(crate) fn narrow(self) -> Narrow {
+        Narrow {
+            keep: self.keep as f32,
+            beta2: self.beta2 as f32,
+            one_minus_beta1: (1.0 - self.beta1) as f32,
+            one_minus_beta2: (1.0 - self.beta2) as f32,
+            step_size: self.step_size as f32,
+            root_factor: (1.0 / self.root_correction) as f32,
+            eps: self.eps as f32,
+        }
+    }
+}
+
+/// [`Factors`] in f32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Narrow {
+    keep: f32,
+    beta2: f32,
+    one_minus_beta1: f32,
+    one_minus_beta2: f32,
+    step_size: f32,
+    root_factor: f32,
+    eps: f32,
+}
+
+impl Narrow {
+    /// One number's update by its gradient `g`; the root of the new second moment.
+    #[inline(always)]
+    pub(crate) fn update<S: Simd>(self, simd: S, g: f32, p: &mut f32, m: &mut f32, v: &mut f32) -> f32 {
+        *m = simd.mul_add(self.one_minus_beta1, g - *m, *m);
+        *v = simd.mul_add(self.one_minus_beta2 * g, g, self.beta2 * *v);
+        let root = v.sqrt();
+        let denominator = simd.mul_add(root, self.root_factor, self.eps);
+        *p = simd.mul_add(-self.step_size, *m / denominator, *p * self.keep);
+        root
+    }
+}
+
 impl AdamW {
     /// The factors of step `step`, the first of which is 1.
     ///
@@ -116,16 +156,9 @@ impl Kernel for Step<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let f = self.factors;
-        let [keep, beta2, eps] = [f.keep, f.beta2, f.eps].map(|x| x as f32);
-        let (one_minus_beta1, one_minus_beta2) = ((1.0 - f.beta1) as f32, (1.0 - f.beta2) as f32);
-        let (step_size, root_factor) = (f.step_size as f32, (1.0 / f.root_correction) as f32);
+        let narrow = self.factors.narrow();
         for (((p, &grad), m), v) in self.param.iter_mut().zip(self.grad).zip(self.m).zip(self.v) {
-            let g = grad * self.grad_scale;
-            *m = simd.mul_add(one_minus_beta1, g - *m, *m);
-            *v = simd.mul_add(one_minus_beta2 * g, g, beta2 * *v);
-            let denominator = simd.mul_add(v.sqrt(), root_factor, eps);
-            *p = simd.mul_add(-step_size, *m / denominator, *p * keep);
+            narrow.update(simd, grad * self.grad_scale, p, m, v);
         }
     }
 }

@@ -122,10 +122,7 @@ impl Kernel for Blocks<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let part = self.part;
-        let f = part.factors;
-        let [keep, beta2, eps] = [f.keep, f.beta2, f.eps].map(|x| x as f32);
-        let (one_minus_beta1, one_minus_beta2) = ((1.0 - f.beta1) as f32, (1.0 - f.beta2) as f32);
-        let (step_size, root_factor) = (f.step_size as f32, (1.0 / f.root_correction) as f32);
+        let narrow = part.factors.narrow();
         for (block, scales) in part.scales.chunks_exact_mut(2).enumerate() {
             let at = block * BLOCK;
             let len = BLOCK.min(part.param.len() - at);
@@ -134,12 +131,9 @@ impl Kernel for Blocks<'_, '_> {
             // Moments, and zeros behind the last of a short block.
             let (mut m, mut root) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK]);
             for i in 0..len {
-                let g = grad[i] * part.grad_scale;
                 let (old_m, old_root) = (first_of(first[i]) * scales[0], root_of(second[i]) * scales[1]);
-                m[i] = simd.mul_add(one_minus_beta1, g - old_m, old_m);
-                root[i] = simd.mul_add(one_minus_beta2 * g, g, beta2 * (old_root * old_root)).sqrt();
-                let denominator = simd.mul_add(root[i], root_factor, eps);
-                param[i] = simd.mul_add(-step_size, m[i] / denominator, param[i] * keep);
+                (m[i], root[i]) = (old_m, old_root * old_root);
+                root[i] = narrow.update(simd, grad[i] * part.grad_scale, &mut param[i], &mut m[i], &mut root[i]);
             }
             let inverse = [largest(&m), largest(&root)].map(|largest| if largest > 0.0 { 1.0 / largest } else { 0.0 });
             scales[0] = largest(&m) / LARGEST[0];
