@@ -111,3 +111,31 @@ fn memory_bytes(settings: &PretrainSettings, model: &Gpt2Config) -> f64 {
         + 4.0 * tokens * kept
         + head_chunk
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cavy_train::settings::Optim;
+
+    #[test]
+    fn moments_in_8_bits_save_about_six_bytes_a_parameter() {
+        let mut settings = PretrainSettings::default();
+        let model = Gpt2Config {
+            vocab_size: 1000,
+            context_length: 64,
+            hidden_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 512,
+            drop_rate: 0.0,
+            qkv_bias: true,
+            tie_word_embeddings: true,
+            layer_norm_eps: 1e-5,
+        };
+        let full = memory_bytes(&settings, &model);
+        settings.optimization.optim = Optim::AdamW8bit;
+        let saved = (full - memory_bytes(&settings, &model)) / model.num_parameters() as f64;
+        // Two f32 numbers become two bytes and two scales for 256 parameters.
+        assert!((saved - (8.0 - 2.0 - 8.0 / 256.0)).abs() < 1e-9, "{saved}");
+    }
+}
