@@ -314,7 +314,7 @@ mod rows {
         let [mut d_gamma, mut d_beta] = [(); 2].map(|()| vec![0.0; D]);
         time(bencher, 3 * N * D, || {
             let (d_gamma, d_beta) = (Some(&mut d_gamma[..]), Some(&mut d_beta[..]));
-            layer_norm::backward(Exec::new(threads), &d_y, &d_y, &gamma, &mean, &rstd, &mut d_x, d_gamma, d_beta);
+            layer_norm::backward(Exec::new(threads), &d_y, &d_y, &gamma, &mean, &rstd, None, &mut d_x, d_gamma, d_beta);
         });
         let (x, mean, rstd) = (first(&d_y, 3 * D), first(&mean, 3), first(&rstd, 3));
         assert_near(&d_x, &layer_norm::reference::backward(&x, &x, &first(&gamma, D), &mean, &rstd).0);
@@ -332,7 +332,7 @@ mod rows {
         let (x, gamma, rstd) = (values(N * D), values(D), values(N));
         let (mut d_x, mut d_gamma) = (vec![0.0; N * D], vec![0.0; D]);
         time(bencher, 3 * N * D, || {
-            rms_norm::backward(Exec::new(threads), &x, &x, &gamma, &rstd, &mut d_x, Some(&mut d_gamma));
+            rms_norm::backward(Exec::new(threads), &x, &x, &gamma, &rstd, None, &mut d_x, Some(&mut d_gamma));
         });
         let (x, gamma, rstd) = (first(&x, 3 * D), first(&gamma, D), first(&rstd, 3));
         assert_near(&d_x, &rms_norm::reference::backward(&x, &x, &gamma, &rstd).0);

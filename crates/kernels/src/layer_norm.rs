@@ -7,6 +7,7 @@
 //! Shapes: `x`, `y` and their gradients `(N, D)`, `gamma` and `beta` `(D)`, `mean` and `rstd` `(N)`.
 //! Source: Ba, Kiros and Hinton 2016, <https://arxiv.org/abs/1607.06450>.
 
+use crate::add::add_to;
 use crate::exec::Exec;
 use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, sum, sum_of};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
@@ -42,7 +43,8 @@ pub fn forward(
     });
 }
 
-/// The gradients of [`forward`]; those by `gamma` and `beta` where asked for.
+/// The gradients of [`forward`]; those by `gamma` and `beta` where asked for. `around` is added to `d_x`: what reaches `x`
+/// past the norm, `(N, D)`.
 ///
 /// Numbers: f32; `d_gamma` and `d_beta` are summed in blocks of rows that depend on the shape alone, then over the
 /// blocks in order, so the bits do not depend on the number of threads.
@@ -55,6 +57,7 @@ pub fn backward(
     gamma: &[f32],
     mean: &[f32],
     rstd: &[f32],
+    around: Option<&[f32]>,
     d_x: &mut [f32],
     d_gamma: Option<&mut [f32]>,
     d_beta: Option<&mut [f32]>,
@@ -65,16 +68,20 @@ pub fn backward(
     assert!(mean.len() * dim == x.len() && rstd.len() == mean.len(), "{} rows of {dim}", mean.len());
     assert!(d_gamma.as_ref().is_none_or(|d| d.len() == dim), "d_gamma must have {dim} elements");
     assert!(d_beta.as_ref().is_none_or(|d| d.len() == dim), "d_beta must have {dim} elements");
-    let rows = rows_per_block(mean.len());
+    assert!(around.is_none_or(|around| around.len() == x.len()), "a gradient around the norm of {} elements", x.len());
+    let (rows, serial) = (rows_per_block(mean.len()), exec.with_threads(1));
     // Each block's sums: D of d_gamma, then D of d_beta.
     let mut sums = vec![0.0; mean.len().div_ceil(rows) * 2 * dim];
     for_each_part(exec, [d_x, &mut sums], [rows * dim, 2 * dim], |index, [d_x, sums]| {
         let elements = index * rows * dim..index * rows * dim + d_x.len();
         let ours = index * rows..index * rows + d_x.len() / dim;
         let (d_gamma, d_beta) = sums.split_at_mut(dim);
-        let (d_y, x) = (&d_y[elements.clone()], &x[elements]);
+        let (d_y, x) = (&d_y[elements.clone()], &x[elements.clone()]);
         let (mean, rstd) = (&mean[ours.clone()], &rstd[ours]);
-        dispatch(exec, Backward { d_y, x, gamma, mean, rstd, d_x, d_gamma, d_beta });
+        dispatch(exec, Backward { d_y, x, gamma, mean, rstd, d_x: &mut *d_x, d_gamma, d_beta });
+        if let Some(around) = around {
+            add_to(serial, &around[elements], d_x);
+        }
     });
     if let Some(d_gamma) = d_gamma {
         add_in_order(&sums, 2 * dim, 0, d_gamma);
@@ -273,7 +280,10 @@ mod tests {
                 let (mut y, mut mean, mut rstd) = (vec![f32::NAN; n * dim], vec![f32::NAN; n], vec![f32::NAN; n]);
                 forward(exec, &x, &gamma, Some(&beta), EPS, &mut y, &mut mean, &mut rstd);
                 let (mut d_x, mut d_gamma, mut d_beta) = (y.clone(), vec![f32::NAN; dim], vec![f32::NAN; dim]);
-                backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut d_x, Some(&mut d_gamma), Some(&mut d_beta));
+                backward(exec, &d_y, &x, &gamma, &mean, &rstd, None, &mut d_x, Some(&mut d_gamma), Some(&mut d_beta));
+                let mut with_around = vec![f32::NAN; n * dim];
+                backward(exec, &d_y, &x, &gamma, &mean, &rstd, Some(&x), &mut with_around, None, None);
+                assert!(with_around.iter().zip(d_x.iter().zip(&x)).all(|(sum, (d, x))| *sum == d + x), "{n} x {dim}");
                 vec![y, mean, rstd, d_x, d_gamma, d_beta]
             };
             let (x, gamma, beta, d_y) = (wide(&x), wide(&gamma), wide(&beta), wide(&d_y));
@@ -295,8 +305,8 @@ mod tests {
         forward(exec, &x, &gamma, Some(&[0.0; 10]), EPS, &mut with_zero, &mut mean, &mut rstd);
         assert_eq!(y, with_zero);
         let mut d_gamma = [0.0; 10];
-        backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut d_x, Some(&mut d_gamma), None);
-        backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut alone, None, None);
+        backward(exec, &d_y, &x, &gamma, &mean, &rstd, None, &mut d_x, Some(&mut d_gamma), None);
+        backward(exec, &d_y, &x, &gamma, &mean, &rstd, None, &mut alone, None, None);
         assert!(d_x == alone && d_gamma.iter().all(|&d| d != 0.0));
     }
 
@@ -317,7 +327,7 @@ mod tests {
         let ([mut y, mut d_x], [mut mean, mut rstd]) = ([[0.0; 6 * 19]; 2], [[0.0; 6]; 2]);
         let [mut d_gamma, mut d_beta] = [[0.0; 19]; 2];
         forward(exec, &x, &gamma, Some(&beta), EPS, &mut y, &mut mean, &mut rstd);
-        backward(exec, &d_y, &x, &gamma, &mean, &rstd, &mut d_x, Some(&mut d_gamma), Some(&mut d_beta));
+        backward(exec, &d_y, &x, &gamma, &mean, &rstd, None, &mut d_x, Some(&mut d_gamma), Some(&mut d_beta));
         golden.check("y", &y, 1e-6);
         golden.check("d_x", &d_x, 1e-6);
         golden.check("d_gamma", &d_gamma, 1e-6);

@@ -6,6 +6,7 @@
 //! Shapes: `x`, `y` and their gradients `(N, D)`, `gamma` `(D)`, `rstd` `(N)`.
 //! Source: Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>, equation 4.
 
+use crate::add::add_to;
 use crate::exec::Exec;
 use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, sum, sum_of};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
@@ -26,7 +27,8 @@ pub fn forward(exec: Exec, x: &[f32], gamma: &[f32], eps: f32, y: &mut [f32], rs
     });
 }
 
-/// The gradients of [`forward`]; that by `gamma` where asked for.
+/// The gradients of [`forward`]; that by `gamma` where asked for. `around` is added to `d_x`: what reaches `x` past the
+/// norm, `(N, D)`.
 ///
 /// Numbers: f32; `d_gamma` is summed in blocks of rows that depend on the shape alone, then over the blocks in order,
 /// so the bits do not depend on the number of threads.
@@ -38,6 +40,7 @@ pub fn backward(
     x: &[f32],
     gamma: &[f32],
     rstd: &[f32],
+    around: Option<&[f32]>,
     d_x: &mut [f32],
     d_gamma: Option<&mut [f32]>,
 ) {
@@ -46,12 +49,17 @@ pub fn backward(
     assert!(d_y.len() == x.len() && d_x.len() == x.len(), "{}, {}, {} elements", d_y.len(), x.len(), d_x.len());
     assert!(rstd.len() * dim == x.len(), "{} rows of {dim}", rstd.len());
     assert!(d_gamma.as_ref().is_none_or(|d| d.len() == dim), "d_gamma must have {dim} elements");
-    let rows = rows_per_block(rstd.len());
+    assert!(around.is_none_or(|around| around.len() == x.len()), "a gradient around the norm of {} elements", x.len());
+    let (rows, serial) = (rows_per_block(rstd.len()), exec.with_threads(1));
     let mut sums = vec![0.0; rstd.len().div_ceil(rows) * dim];
     for_each_part(exec, [d_x, &mut sums], [rows * dim, dim], |index, [d_x, d_gamma]| {
         let elements = index * rows * dim..index * rows * dim + d_x.len();
         let rstd = &rstd[index * rows..][..d_x.len() / dim];
-        dispatch(exec, Backward { d_y: &d_y[elements.clone()], x: &x[elements], gamma, rstd, d_x, d_gamma });
+        let (d_y, x) = (&d_y[elements.clone()], &x[elements.clone()]);
+        dispatch(exec, Backward { d_y, x, gamma, rstd, d_x: &mut *d_x, d_gamma });
+        if let Some(around) = around {
+            add_to(serial, &around[elements], d_x);
+        }
     });
     if let Some(d_gamma) = d_gamma {
         add_in_order(&sums, dim, 0, d_gamma);
@@ -202,9 +210,11 @@ mod tests {
                 forward(exec, &x, &gamma, EPS, &mut y, &mut rstd);
                 let [mut d_x, mut alone] = [(); 2].map(|()| vec![f32::NAN; n * dim]);
                 let mut d_gamma = vec![f32::NAN; dim];
-                backward(exec, &d_y, &x, &gamma, &rstd, &mut d_x, Some(&mut d_gamma));
-                backward(exec, &d_y, &x, &gamma, &rstd, &mut alone, None);
+                backward(exec, &d_y, &x, &gamma, &rstd, None, &mut d_x, Some(&mut d_gamma));
+                backward(exec, &d_y, &x, &gamma, &rstd, None, &mut alone, None);
                 assert_eq!(d_x, alone);
+                backward(exec, &d_y, &x, &gamma, &rstd, Some(&x), &mut alone, None);
+                assert!(alone.iter().zip(d_x.iter().zip(&x)).all(|(sum, (d, x))| *sum == d + x), "{n} x {dim}");
                 vec![y, rstd, d_x, d_gamma]
             };
             let (x, gamma, d_y) = (wide(&x), wide(&gamma), wide(&d_y));
@@ -222,7 +232,7 @@ mod tests {
         let exec = Exec::new(2);
         let ([mut y, mut d_x], mut rstd, mut d_gamma) = ([[0.0; 6 * 19]; 2], [0.0; 6], [0.0; 19]);
         forward(exec, &x, &gamma, EPS, &mut y, &mut rstd);
-        backward(exec, &d_y, &x, &gamma, &rstd, &mut d_x, Some(&mut d_gamma));
+        backward(exec, &d_y, &x, &gamma, &rstd, None, &mut d_x, Some(&mut d_gamma));
         golden.check("y", &y, 1e-6);
         golden.check("d_x", &d_x, 1e-6);
         golden.check("d_gamma", &d_gamma, 1e-6);

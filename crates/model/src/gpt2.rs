@@ -10,7 +10,7 @@ use crate::init::{INIT_STD, Initializer};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use cavy_ops::{Gelu, Heads, TiedGradient, add, gelu};
+use cavy_ops::{Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu};
 
 /// A GPT-2 language model.
 #[derive(Module, Debug)]
@@ -103,11 +103,12 @@ impl Architecture for Gpt2 {
         let dim = config.hidden_size / config.num_attention_heads;
         let heads = Heads::new(config.num_attention_heads, config.num_attention_heads, dim);
         let heads = heads.expect("a config that was checked");
-        let qkv = block.attn.c_attn.forward(block.ln_1.forward(x.clone(), eps), key); // (N, 3 D)
+        let (mixer, mlp) = (Residual::default(), Residual::default());
+        let qkv = block.attn.c_attn.forward(block.ln_1.of_stream(x.clone(), eps, &mixer), key); // (N, 3 D)
         let mixed = at.attention(qkv, heads, 1.0 / (dim as f32).sqrt(), None, drop_rate); // (N, D)
-        let x = add(x, at.dropped(block.attn.c_proj.forward(mixed, key), drop_rate, 1));
-        let inner = block.mlp.c_fc.forward(block.ln_2.forward(x.clone(), eps), key); // (N, F)
-        add(x, at.dropped(block.mlp.c_proj.forward(gelu(inner, Gelu::Tanh), key), drop_rate, 2))
+        let x = add_residual(x, at.dropped(block.attn.c_proj.forward(mixed, key), drop_rate, 1), mixer);
+        let inner = block.mlp.c_fc.forward(block.ln_2.of_stream(x.clone(), eps, &mlp), key); // (N, F)
+        add_residual(x, at.dropped(block.mlp.c_proj.forward(gelu(inner, Gelu::Tanh), key), drop_rate, 2), mlp)
     }
 
     fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {

@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use cavy_ops::TiedGradient;
 use cavy_ops::kernels::packed::PackedMatrix;
 use cavy_ops::{
-    SharedInput, Weight, embedding, embedding_tied, layer_norm, linear_shared, packed_embedding, packed_linear,
-    rms_norm,
+    Residual, SharedInput, Weight, embedding, embedding_tied, layer_norm, layer_norm_residual, linear_shared,
+    packed_embedding, packed_linear, rms_norm, rms_norm_residual,
 };
 use std::sync::Arc;
 
@@ -150,6 +150,12 @@ impl LayerNorm {
     pub(crate) fn forward(&self, x: Tensor<2>, eps: f64) -> Tensor<2> {
         layer_norm(x, self.weight.val(), Some(self.bias.val()), eps as f32)
     }
+
+    /// The same at the beginning of a branch that is added to `x` with this `residual`.
+    pub(crate) fn of_stream(&self, x: Tensor<2>, eps: f64, residual: &Residual) -> Tensor<2> {
+        let (gain, bias) = (self.weight.val(), Some(self.bias.val()));
+        layer_norm_residual(x, gain, bias, eps as f32, Some(residual.clone()))
+    }
 }
 
 /// RMS norm with gain.
@@ -166,5 +172,10 @@ impl RmsNorm {
     /// Shapes: `(N, D)` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>, eps: f64) -> Tensor<2> {
         rms_norm(x, self.weight.val(), eps as f32)
+    }
+
+    /// The same at the beginning of a branch that is added to `x` with this `residual`.
+    pub(crate) fn of_stream(&self, x: Tensor<2>, eps: f64, residual: &Residual) -> Tensor<2> {
+        rms_norm_residual(x, self.weight.val(), eps as f32, Some(residual.clone()))
     }
 }

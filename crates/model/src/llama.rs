@@ -12,7 +12,7 @@ use crate::llama_config::LlamaConfig;
 use crate::rope::{Rope, rope_of};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use cavy_ops::{Heads, TiedGradient, add, concat, rope, swiglu};
+use cavy_ops::{Heads, Residual, TiedGradient, add_residual, concat, rope, swiglu};
 
 /// A language model of the Llama family.
 #[derive(Module, Debug)]
@@ -123,7 +123,8 @@ impl Architecture for Llama {
         let (block, config, key) = (&self.layers[at.layer], &self.config, at.pass.dropout_key);
         let (attn, mlp, eps) = (&block.self_attn, &block.mlp, config.rms_norm_eps);
         let (h, k, e) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let normed = block.input_layernorm.forward(x.clone(), eps); // (N, D)
+        let (mixer, inner) = (Residual::default(), Residual::default());
+        let normed = block.input_layernorm.of_stream(x.clone(), eps, &mixer); // (N, D)
         let [query, keys, value] = Linear::forward_each([&attn.q_proj, &attn.k_proj, &attn.v_proj], normed, key);
         let query = self.head_norm(attn.q_norm.as_ref(), query); // (N, H E)
         let keys = self.head_norm(attn.k_norm.as_ref(), keys); // (N, K E)
@@ -133,10 +134,10 @@ impl Architecture for Llama {
         // A factor on both queries and keys is its square on the scores.
         let scale = (self.rope.factor.powi(2) / (e as f64).sqrt()) as f32;
         let mixed = at.attention(concat([query, keys, value]), heads, scale, config.sliding_window, 0.0); // (N, H E)
-        let x = add(x, attn.o_proj.forward(mixed, key));
-        let normed = block.post_attention_layernorm.forward(x.clone(), eps);
+        let x = add_residual(x, attn.o_proj.forward(mixed, key), mixer);
+        let normed = block.post_attention_layernorm.of_stream(x.clone(), eps, &inner);
         let [gate, up] = Linear::forward_each([&mlp.gate_proj, &mlp.up_proj], normed, key); // (N, F)
-        add(x, mlp.down_proj.forward(swiglu(gate, up), key))
+        add_residual(x, mlp.down_proj.forward(swiglu(gate, up), key), inner)
     }
 
     fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {

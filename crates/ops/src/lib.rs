@@ -38,9 +38,9 @@ pub use head::{
 };
 pub use linear::{linear, linear_shared};
 pub use low_rank::{LowRank, Weight, low_rank, rescale};
-pub use norm::{layer_norm, rms_norm};
+pub use norm::{layer_norm, layer_norm_residual, rms_norm, rms_norm_residual};
 pub use optimizer::{adamw_step, adamw8_step, gradient_stats};
 pub use packed::{packed_embedding, packed_head, packed_linear};
-pub use pointwise::{add, dropout, gelu, swiglu};
+pub use pointwise::{add, add_residual, dropout, gelu, swiglu};
 pub use rope::rope;
-pub use shared::SharedInput;
+pub use shared::{Residual, SharedInput};

@@ -1,6 +1,7 @@
 //! Layer norm and RMS norm.
 
 use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice, tensor};
+use crate::shared::Residual;
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use cavy_kernels::buffer::unfilled;
@@ -11,8 +12,21 @@ use cavy_kernels::{layer_norm as layer_norm_kernel, rms_norm as rms_norm_kernel}
 /// Shapes: `x` and the result are `(N, D)`, `gamma` and `beta` `(D)`.
 /// Source: Ba et al. 2016, <https://arxiv.org/abs/1607.06450>, equation 4.
 pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Option<Tensor<1>>, eps: f32) -> Tensor<2> {
+    layer_norm_residual(x, gamma, beta, eps, None)
+}
+
+/// [`layer_norm`] of a residual stream; with `residual`, what [`crate::add_residual`] adds to the same stream was made of it.
+///
+/// Shapes, Source: as [`layer_norm`].
+pub fn layer_norm_residual(
+    x: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    eps: f32,
+    residual: Option<Residual>,
+) -> Tensor<2> {
     if is_fused(&x) {
-        let op = LayerNorm { eps };
+        let op = LayerNorm { eps, residual };
         return match beta {
             Some(beta) => apply(op, [Input::of(x), Input::of(gamma), Input::of(beta)]),
             None => apply(op, [Input::of(x), Input::of(gamma)]),
@@ -32,8 +46,15 @@ pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Option<Tensor<1>>, eps: 
 /// Shapes: `x` and the result are `(N, D)`, `gamma` is `(D)`.
 /// Source: Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>, equation 4.
 pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f32) -> Tensor<2> {
+    rms_norm_residual(x, gamma, eps, None)
+}
+
+/// [`rms_norm`] of a residual stream, as [`layer_norm_residual`].
+///
+/// Shapes, Source: as [`rms_norm`].
+pub fn rms_norm_residual(x: Tensor<2>, gamma: Tensor<1>, eps: f32, residual: Option<Residual>) -> Tensor<2> {
     if is_fused(&x) {
-        return apply(RmsNorm { eps }, [Input::of(x), Input::of(gamma)]);
+        return apply(RmsNorm { eps, residual }, [Input::of(x), Input::of(gamma)]);
     }
     let mean_square = (x.clone() * x.clone()).mean_dim(1);
     x / (mean_square + eps).sqrt() * gamma.unsqueeze()
@@ -42,6 +63,7 @@ pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f32) -> Tensor<2> {
 #[derive(Debug)]
 struct LayerNorm {
     eps: f32,
+    residual: Option<Residual>,
 }
 
 /// `x`, `gamma`, and of every row the mean and the reciprocal of its standard deviation.
@@ -59,13 +81,15 @@ impl LayerNorm {
     }
 }
 
-fn layer_norm_backward(d_y: &FlexTensor, saved: &Saved, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+fn layer_norm_backward(op: &LayerNorm, d_y: &FlexTensor, saved: &Saved, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+    let around = op.residual.as_ref().and_then(Residual::take);
     let (x, gamma, mean, rstd) = saved;
     let [n, d] = dims(x);
     let (mut d_gamma, mut d_beta) = (wanted[1].then(|| unfilled(d)), wanted[2].then(|| unfilled(d)));
     let d_x = filled([n, d], |d_x| {
         let (d_gamma, d_beta) = (d_gamma.as_deref_mut(), d_beta.as_deref_mut());
-        layer_norm_kernel::backward(exec(), slice(d_y), slice(x), slice(gamma), mean, rstd, d_x, d_gamma, d_beta);
+        let (d_y, x, gamma, around) = (slice(d_y), slice(x), slice(gamma), around.as_ref().map(slice));
+        layer_norm_kernel::backward(exec(), d_y, x, gamma, mean, rstd, around, d_x, d_gamma, d_beta);
     });
     [wanted[0].then_some(d_x), d_gamma.map(|g| tensor(g, [d])), d_beta.map(|g| tensor(g, [d]))]
 }
@@ -76,7 +100,7 @@ impl CpuOp<3> for LayerNorm {
         self.run(x, gamma, Some(&beta))
     }
     fn backward(self, d_y: FlexTensor, saved: Saved, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        layer_norm_backward(&d_y, &saved, wanted)
+        layer_norm_backward(&self, &d_y, &saved, wanted)
     }
 }
 
@@ -86,7 +110,7 @@ impl CpuOp<2> for LayerNorm {
         self.run(x, gamma, None)
     }
     fn backward(self, d_y: FlexTensor, saved: Saved, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let [d_x, d_gamma, _] = layer_norm_backward(&d_y, &saved, [wanted[0], wanted[1], false]);
+        let [d_x, d_gamma, _] = layer_norm_backward(&self, &d_y, &saved, [wanted[0], wanted[1], false]);
         [d_x, d_gamma]
     }
 }
@@ -94,6 +118,7 @@ impl CpuOp<2> for LayerNorm {
 #[derive(Debug)]
 struct RmsNorm {
     eps: f32,
+    residual: Option<Residual>,
 }
 
 impl CpuOp<2> for RmsNorm {
@@ -110,11 +135,12 @@ impl CpuOp<2> for RmsNorm {
 
     fn backward(self, d_y: FlexTensor, saved: Self::Saved, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
         let (x, gamma, rstd) = saved;
-        let [n, d] = dims(&x);
+        let ([n, d], around) = (dims(&x), self.residual.as_ref().and_then(Residual::take));
         let mut d_gamma = filled_if(wanted[1], [d], |_| ());
         let d_x = filled([n, d], |d_x| {
             let d_gamma = d_gamma.as_mut().map(crate::cpu::slice_mut);
-            rms_norm_kernel::backward(exec(), slice(&d_y), slice(&x), slice(&gamma), &rstd, d_x, d_gamma);
+            let (d_y, x, gamma, around) = (slice(&d_y), slice(&x), slice(&gamma), around.as_ref().map(slice));
+            rms_norm_kernel::backward(exec(), d_y, x, gamma, &rstd, around, d_x, d_gamma);
         });
         [wanted[0].then_some(d_x), d_gamma]
     }

@@ -1,6 +1,7 @@
 //! The residual sum, GELU, SwiGLU and dropout.
 
 use crate::cpu::{CpuOp, Input, apply, dims, exec, filled, filled_if, is_fused, slice, slice_mut};
+use crate::shared::Residual;
 use burn::tensor::{Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 use cavy_kernels::add::add_to;
@@ -12,13 +13,23 @@ use cavy_kernels::{dropout as dropout_kernel, swiglu as swiglu_kernel};
 /// Shapes: both `(N, D)`, and the result.
 pub fn add(stream: Tensor<2>, branch: Tensor<2>) -> Tensor<2> {
     if is_fused(&stream) {
-        return apply(Add, [Input::of(stream), Input::of(branch)]);
+        return apply(Add(None), [Input::of(stream), Input::of(branch)]);
+    }
+    stream + branch
+}
+
+/// [`add`] of a stream and a branch that began with a norm of the stream, where both were given `residual`.
+///
+/// Shapes: as [`add`].
+pub fn add_residual(stream: Tensor<2>, branch: Tensor<2>, residual: Residual) -> Tensor<2> {
+    if is_fused(&stream) {
+        return apply(Add(Some(residual)), [Input::of(stream), Input::of(branch)]);
     }
     stream + branch
 }
 
 #[derive(Debug)]
-struct Add;
+struct Add(Option<Residual>);
 
 impl CpuOp<2> for Add {
     type Saved = ();
@@ -27,6 +38,10 @@ impl CpuOp<2> for Add {
         (branch, ())
     }
     fn backward(self, d_y: FlexTensor, (): (), wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        if let (Some(residual), [true, true]) = (&self.0, wanted) {
+            residual.leave(d_y.clone());
+            return [None, Some(d_y)];
+        }
         wanted.map(|wanted| wanted.then(|| d_y.clone()))
     }
 }

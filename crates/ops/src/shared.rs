@@ -45,6 +45,23 @@ impl SharedInput {
     }
 }
 
+/// Carries the gradient of a residual stream around a branch that begins with a norm: `x + branch(norm(x))`.
+///
+/// Burn would add the stream's two gradients as tensors. Here the sum's backward pass leaves its own with the norm's, which
+/// comes later and adds it to what it writes.
+#[derive(Clone, Debug, Default)]
+pub struct Residual(Arc<Mutex<Option<FlexTensor>>>);
+
+impl Residual {
+    pub(crate) fn leave(&self, gradient: FlexTensor) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
+    }
+
+    pub(crate) fn take(&self) -> Option<FlexTensor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// A gradient by an input: into the buffer it shares with others, or one of its own.
 pub(crate) fn add_to<const D: usize>(
     shared: Option<&SharedInput>,

@@ -6,10 +6,10 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use cavy_ops::{
-    AttentionSpec, Exec, Gelu, Heads, LowRank, Segments, SharedInput, TiedGradient, Weight, add, attention,
-    composed_everywhere, concat, dropout, embedding, embedding_tied, gelu, layer_norm, linear, linear_cross_entropy,
-    linear_shared, low_rank, packed_cross_entropy, packed_head, packed_linear, packed_token_logprobs, rescale,
-    rms_norm, rope, swiglu, token_logprobs,
+    AttentionSpec, Exec, Gelu, Heads, LowRank, Residual, Segments, SharedInput, TiedGradient, Weight, add,
+    add_residual, attention, composed_everywhere, concat, dropout, embedding, embedding_tied, gelu, layer_norm,
+    layer_norm_residual, linear, linear_cross_entropy, linear_shared, low_rank, packed_cross_entropy, packed_head,
+    packed_linear, packed_token_logprobs, rescale, rms_norm, rms_norm_residual, rope, swiglu, token_logprobs,
 };
 use std::sync::Arc;
 
@@ -113,6 +113,27 @@ fn norms() {
     check(&inputs, |x| layer_norm(x[0].clone(), row(&x[1]), Some(row(&x[2])), 1e-5));
     check(&inputs[..2], |x| layer_norm(x[0].clone(), row(&x[1]), None, 1e-5));
     check(&inputs[..2], |x| rms_norm(x[0].clone(), row(&x[1]), 1e-6));
+}
+
+#[test]
+fn norms_of_a_residual_stream() {
+    // Two blocks, so that the second's gradient goes around the first's branch and through it.
+    let inputs = [input([6, 33], 1), input([1, 33], 2), input([1, 33], 3), input([33, 33], 4)];
+    check(&inputs, |x| {
+        (0..2).fold(x[0].clone(), |stream, _| {
+            let residual = Residual::default();
+            let beta = Some(row(&x[2]));
+            let normed = layer_norm_residual(stream.clone(), row(&x[1]), beta, 1e-5, Some(residual.clone()));
+            add_residual(stream, linear(normed, x[3].clone(), None), residual)
+        })
+    });
+    check(&[inputs[0].clone(), inputs[1].clone(), inputs[3].clone()], |x| {
+        (0..2).fold(x[0].clone(), |stream, _| {
+            let residual = Residual::default();
+            let normed = rms_norm_residual(stream.clone(), row(&x[1]), 1e-6, Some(residual.clone()));
+            add_residual(stream, linear(normed, x[2].clone(), None), residual)
+        })
+    });
 }
 
 #[test]

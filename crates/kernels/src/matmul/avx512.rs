@@ -12,9 +12,10 @@ use super::{Onto, Product, Shape, View};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-    _mm512_store_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_store_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::cell::RefCell;
 use std::ops::Range;
@@ -35,7 +36,7 @@ const KC: usize = 512;
 /// Floats of the strips of `A` that are copied at a time.
 const GROUP: usize = 1 << 15;
 /// Floats from the first to the last that a tile reads of an operand which is not copied: they stay in the cache.
-const NEAR: usize = 1 << 18;
+const NEAR: usize = 1 << 19;
 /// Fewest floating-point operations worth a task of their own.
 const TASK_FLOPS: usize = 1 << 21;
 /// Most tasks of a thread.
@@ -47,6 +48,9 @@ const COPY: f32 = 5.0;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
+
+/// The sums of a register tile.
+struct Tile([Line; 2 * MR]);
 
 /// Buffers of a thread, kept, so that a training run packs into the same memory at every step.
 struct Panels {
@@ -146,6 +150,8 @@ struct Cut<'a> {
     b: View<'a>,
     c: SharedMut<'a, f32>,
     stride: usize,
+    /// Whether the result is written with rows and columns exchanged.
+    swapped: bool,
     plan: Plan,
     /// Tells this product from others, where several tasks want the same panel.
     number: Option<u64>,
@@ -162,11 +168,17 @@ struct Operand {
 
 impl<'a> Cut<'a> {
     fn new(threads: usize, product: Product<'a>) -> Self {
-        let Product { onto, row, scale, a, b, c } = product;
+        let Product { onto, row, scale, mut a, mut b, c } = product;
+        // Of two operands that both lie in columns, the one whose rows are shorter is read in vectors.
+        let in_columns = a.shape.row_stride == 1 && b.shape.col_stride == 1;
+        let swapped = row.is_none() && in_columns && a.shape.col_stride < b.shape.row_stride;
+        if swapped {
+            (a, b) = (b.t(), a.t());
+        }
         let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
         let plan = Plan::new(threads, m, k, n);
         let number = (plan.rows < m).then(|| PRODUCTS.fetch_add(1, Ordering::Relaxed));
-        Self { onto, row, scale, a, b, stride: c.shape.row_stride, c: SharedMut::new(c.data), plan, number }
+        Self { onto, row, scale, a, b, stride: c.shape.row_stride, c: SharedMut::new(c.data), swapped, plan, number }
     }
 
     fn row_tasks(&self) -> usize {
@@ -236,8 +248,9 @@ impl<'a> Cut<'a> {
                     } else {
                         Operand { start: panel.wrapping_add((j - cols.start) * kc).cast_const(), step: NR, row: 1 }
                     };
+                    let (row, column) = if self.swapped { (j, i) } else { (i, j) };
                     let out = Out {
-                        start: self.c.as_mut_ptr().wrapping_add(i * self.stride + j),
+                        start: self.c.as_mut_ptr().wrapping_add(row * self.stride + column),
                         stride: self.stride,
                         last: lanes_below(width - (width - 1) / LANES * LANES),
                         add: p > 0 || self.onto == Onto::Add,
@@ -245,7 +258,17 @@ impl<'a> Cut<'a> {
                         row: self.row.filter(|_| p == 0).map(|row| row.as_ptr().wrapping_add(j)),
                     };
                     // SAFETY: the operands hold `kc` steps of this tile, which belongs to this task alone.
-                    unsafe { multiply(count, width.div_ceil(LANES), kc, operand, b, out) };
+                    unsafe {
+                        if self.swapped {
+                            let mut tile = Tile([Line([0.0; LANES]); 2 * MR]);
+                            let start = tile.0.as_mut_ptr().cast();
+                            let plain = Out { start, stride: NR, add: false, ..out };
+                            multiply(count, width.div_ceil(LANES), kc, operand, b, plain);
+                            write_swapped(&tile, count, width, out);
+                        } else {
+                            multiply(count, width.div_ceil(LANES), kc, operand, b, out);
+                        }
+                    }
                 }
             }
         }
@@ -362,6 +385,26 @@ unsafe fn tile<const R: usize, const V: usize, const IN_ROWS: bool>(steps: usize
                 let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
                 let sum = _mm512_fmadd_ps(sums[r][v], scale, before);
                 _mm512_mask_storeu_ps(at, mask, sum);
+            }
+        }
+    }
+}
+
+/// Writes a tile of `rows` x `columns` as columns: `out` exchanges the two.
+///
+/// # Safety
+/// The rows of the result that are columns of the tile are writable.
+#[target_feature(enable = "avx512f")]
+unsafe fn write_swapped(tile: &Tile, rows: usize, columns: usize, out: Out) {
+    let mask = lanes_below(rows);
+    for first in (0..columns).step_by(LANES) {
+        // SAFETY: the tile has fourteen rows of two vectors; the caller's promise.
+        unsafe {
+            let square = square(tile.0.as_ptr().cast::<f32>().add(first), NR, rows, __mmask16::MAX);
+            for (column, sum) in square.into_iter().enumerate().take(columns - first) {
+                let at = out.start.add((first + column) * out.stride);
+                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { _mm512_setzero_ps() };
+                _mm512_mask_storeu_ps(at, mask, _mm512_add_ps(sum, before));
             }
         }
     }
