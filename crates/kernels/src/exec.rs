@@ -51,6 +51,15 @@ impl Isa {
         }
     }
 
+    /// The 16-bit floats whose products this machine sums in f32 at twice the rate of f32 products, if it has such products.
+    pub fn half_products(self) -> Option<HalfFormat> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if is_x86_feature_detected!("avx512bf16") => Some(HalfFormat::Bf16),
+            _ => None,
+        }
+    }
+
     /// The name used by `cavy doctor` and in bench rows.
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +71,33 @@ impl Isa {
     }
 }
 
-/// Instruction set and thread count of a kernel call.
+/// A 16-bit float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HalfFormat {
+    /// The upper half of binary32: 8 bits of exponent, 7 of fraction.
+    Bf16,
+}
+
+impl HalfFormat {
+    /// The name as GGUF spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "BF16",
+        }
+    }
+}
+
+/// What the operands of matrix products are rounded to before they are multiplied. Sums are f32, and so is all that is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Nothing is rounded.
+    #[default]
+    F32,
+    /// To the 16-bit floats of [`Isa::half_products`], where the instruction set has such products. Elsewhere as [`Precision::F32`], bit for bit.
+    Mixed,
+}
+
+/// Instruction set, thread count and precision of a kernel call.
 ///
 /// Invariant: `isa` is supported by this machine, so dispatch need not check it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +105,13 @@ pub struct Exec {
     isa: Isa,
     threads: usize,
     rounds_activations: bool,
+    precision: Precision,
 }
 
 impl Exec {
     /// The widest instruction set of this machine on `threads` threads (at least one).
     pub fn new(threads: usize) -> Self {
-        Self { isa: Isa::detect(), threads: threads.max(1), rounds_activations: false }
+        Self { isa: Isa::detect(), threads: threads.max(1), rounds_activations: false, precision: Precision::F32 }
     }
 
     /// The same with another instruction set.
@@ -103,6 +139,22 @@ impl Exec {
     /// Whether activations are rounded to 8 bits in every product with quantized weights.
     pub fn rounds_activations(self) -> bool {
         self.rounds_activations
+    }
+
+    /// The same with matrix products in another precision.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// What the operands of matrix products are rounded to.
+    pub fn precision(self) -> Precision {
+        self.precision
+    }
+
+    /// The 16-bit floats that operands of matrix products are rounded to: none in f32, or without such products.
+    pub fn half_products(self) -> Option<HalfFormat> {
+        if self.precision == Precision::Mixed { self.isa.half_products() } else { None }
     }
 
     /// The instruction set.

@@ -36,4 +36,4 @@ pub mod swiglu;
 #[cfg(test)]
 mod testing;
 
-pub use exec::{Exec, Isa};
+pub use exec::{Exec, HalfFormat, Isa, Precision};

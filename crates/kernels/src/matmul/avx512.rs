@@ -22,11 +22,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Floats of a vector.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Most rows of a register tile.
-const MR: usize = 14;
+pub(super) const MR: usize = 14;
 /// Most columns of a register tile: two vectors.
-const NR: usize = 2 * LANES;
+pub(super) const NR: usize = 2 * LANES;
 /// Floats of a panel of `B`: half of a second-level cache of 1 MB.
 const PANEL: usize = 1 << 17;
 /// Most columns of a block of `C`, where the shared dimension is long.
@@ -47,7 +47,7 @@ const COPY: f32 = 5.0;
 /// Sixteen floats on one line of the cache.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LANES]);
+pub(super) struct Line([f32; LANES]);
 
 /// The sums of a register tile.
 struct Tile([Line; 2 * MR]);
@@ -67,7 +67,8 @@ thread_local! {
 /// Products so far: tells one from another that lies at the same place.
 static PRODUCTS: AtomicU64 = AtomicU64::new(0);
 
-fn room(buffer: &mut Vec<Line>, floats: usize) -> *mut f32 {
+/// Room for `floats` elements of four bytes, and a line more. New room is zero.
+pub(super) fn room(buffer: &mut Vec<Line>, floats: usize) -> *mut f32 {
     let lines = floats.div_ceil(LANES) + 1;
     if buffer.len() < lines {
         buffer.resize(lines, Line([0.0; LANES]));
@@ -277,18 +278,18 @@ impl<'a> Cut<'a> {
 
 /// Where a tile's sums go, and how.
 #[derive(Clone, Copy)]
-struct Out {
-    start: *mut f32,
-    stride: usize,
+pub(super) struct Out {
+    pub(super) start: *mut f32,
+    pub(super) stride: usize,
     /// Lanes of the last vector that are columns of the result.
-    last: __mmask16,
-    add: bool,
-    scale: f32,
-    /// What is added to each row.
-    row: Option<*const f32>,
+    pub(super) last: __mmask16,
+    pub(super) add: bool,
+    pub(super) scale: f32,
+    /// What is added to each row, where `add` is not set.
+    pub(super) row: Option<*const f32>,
 }
 
-fn lanes_below(count: usize) -> __mmask16 {
+pub(super) fn lanes_below(count: usize) -> __mmask16 {
     (u32::MAX >> (32 - count.min(LANES))) as __mmask16
 }
 
@@ -533,7 +534,7 @@ unsafe fn square(start: *const f32, stride: usize, rows: usize, mask: __mmask16)
 #[target_feature(enable = "avx512f")]
 #[inline]
 #[expect(clippy::large_types_passed_by_value, reason = "sixteen registers")]
-fn transpose(rows: [__m512; LANES]) -> [__m512; LANES] {
+pub(super) fn transpose(rows: [__m512; LANES]) -> [__m512; LANES] {
     let zero = _mm512_setzero_ps();
     // Squares of four inside each quarter of a vector ...
     let (mut pairs, mut fours) = ([zero; LANES], [zero; LANES]);

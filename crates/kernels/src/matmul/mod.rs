@@ -1,6 +1,7 @@
 //! Matrix products `C = A B` or `C += A B` over strided views.
 //!
-//! With AVX-512 and AVX2 the product is our own (`avx512.rs`, `avx2.rs`), elsewhere it is the `gemm` crate's.
+//! With AVX-512 and AVX2 the product is our own (`avx512.rs`, `avx2.rs`), elsewhere it is the `gemm` crate's. Where an [`Exec`] asks
+//! for mixed precision and the machine multiplies bf16, operands are rounded to it (`bf16.rs`).
 //!
 //! Source of the blocked algorithm behind both: Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>.
@@ -10,8 +11,10 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 
-use crate::exec::{Exec, Isa};
+use crate::exec::{Exec, HalfFormat, Isa};
 use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::{SharedMut, for_each};
 
@@ -163,7 +166,10 @@ impl Product<'_> {
 /// `C = scale * A B` or `C += scale * A B`.
 ///
 /// Shapes: `a` is `(m, k)`, `b` is `(k, n)`, `c` is `(m, n)`.
-/// Numbers: f32 sums in the order of the path's blocking, which depends on the shapes alone.
+/// Numbers: f32 sums in the order of the path's blocking, which depends on the shapes alone. In mixed precision on a machine with half
+/// products, elements of `a` and `b` are rounded to bf16 first, to the nearest, ties to even: each by at most 2^-8 of itself, so that
+/// errors are at most some 2^-7 of the sum of `|a b|`. An infinity or NaN stays one, a number from 3.3962e38 on becomes infinite, a
+/// denormal zero, in operands as in sums. Elsewhere mixed precision is f32, bit for bit.
 /// Law: the same bits for any number of threads.
 ///
 /// Panics: if the shapes disagree.
@@ -178,6 +184,10 @@ pub fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: V
 /// Panics: as [`matmul`], and on a row of another length, or one for a product that is added to something.
 pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: usize, task: impl Fn(usize) + Sync) {
     products.iter().for_each(Product::assert_fits);
+    #[cfg(target_arch = "x86_64")]
+    if exec.half_products() == Some(HalfFormat::Bf16) {
+        return bf16::matmuls(exec, products, tasks, task);
+    }
     #[cfg(target_arch = "x86_64")]
     if exec.isa() == Isa::Avx512 && products.iter().all(|product| product.a.shape.cols > 0) {
         return avx512::matmuls(exec, products, tasks, task);
@@ -280,6 +290,9 @@ fn portable(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: Vie
         }
     });
 }
+
+#[cfg(test)]
+mod half_tests;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,90 @@
+//! The register tile: up to 14 x 32 sums of products of pairs.
+
+use super::super::avx512::{LANES, MR, NR, Out};
+use std::arch::x86_64::{
+    __m512, __m512bh, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+};
+
+/// The tile of `rows` x `vectors`.
+///
+/// # Safety
+/// As [`tile`].
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+pub(super) unsafe fn multiply(rows: usize, vectors: usize, words: usize, a: *const u32, b: *const u32, out: Out) {
+    macro_rules! by_rows {
+        ($vectors:literal: $($rows:literal)*) => {
+            match rows {
+                // SAFETY: the caller's promise.
+                $($rows => unsafe { tile::<$rows, $vectors>(words, a, b, out) },)*
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    match vectors {
+        2 => by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        _ => by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    }
+}
+
+/// One register tile of `R` rows and `V` vectors.
+///
+/// # Safety
+/// `a` is a strip of [`MR`] lanes and `b` one of [`NR`], both of `words`; what `out` names is writable in `R` rows.
+/// The machine has AVX-512 F and BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn tile<const R: usize, const V: usize>(words: usize, a: *const u32, b: *const u32, out: Out) {
+    // SAFETY: the caller's promise bounds every pointer below; words are two halves each, and any bits are halves.
+    unsafe {
+        for r in 0..R {
+            for v in 0..V {
+                _mm_prefetch::<_MM_HINT_T0>(out.start.wrapping_add(r * out.stride + v * LANES).cast());
+            }
+        }
+        let halves = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+        let mut sums = [[_mm512_setzero_ps(); V]; R];
+        let step = |sums: &mut [[__m512; V]; R], a: *const f32, b: *const f32| {
+            let mut columns = [_mm512_setzero_ps(); V];
+            for v in 0..V {
+                columns[v] = _mm512_loadu_ps(b.add(v * LANES));
+            }
+            // Written out, since the compiler would rather loop over rows and keep the sums in memory.
+            macro_rules! rows {
+                ($($r:literal)*) => {
+                    $(if $r < R {
+                        let x = halves(_mm512_set1_ps(*a.add($r)));
+                        for v in 0..V {
+                            sums[$r][v] = _mm512_dpbf16_ps(sums[$r][v], x, halves(columns[v]));
+                        }
+                    })*
+                };
+            }
+            rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+        };
+        let (mut a, mut b): (*const f32, *const f32) = (a.cast(), b.cast());
+        for _ in 0..words / 4 {
+            for word in 0..4 {
+                step(&mut sums, a.add(word * MR), b.add(word * NR));
+            }
+            (a, b) = (a.add(4 * MR), b.add(4 * NR));
+        }
+        for word in 0..words % 4 {
+            step(&mut sums, a.add(word * MR), b.add(word * NR));
+        }
+        let scale = _mm512_set1_ps(out.scale);
+        for v in 0..V {
+            let mask = if v + 1 < V { __mmask16::MAX } else { out.last };
+            let row = match out.row {
+                Some(row) => _mm512_maskz_loadu_ps(mask, row.add(v * LANES)),
+                None => _mm512_set1_ps(-0.0),
+            };
+            for r in 0..R {
+                let at = out.start.add(r * out.stride + v * LANES);
+                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
+                let sum = _mm512_fmadd_ps(sums[r][v], scale, before);
+                _mm512_mask_storeu_ps(at, mask, sum);
+            }
+        }
+    }
+}
