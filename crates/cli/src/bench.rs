@@ -2,6 +2,9 @@
 
 use crate::error::CliError;
 use crate::{Ending, doctor};
+use cavy_ops::{Exec, set_exec};
+use cavy_train::machine::Machine;
+use cavy_train::settings::Precision;
 use clap::{Args, Subcommand};
 
 mod decode;
@@ -42,6 +45,14 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
         Bench::PretrainStep(args) => pretrain_step::run(args),
         Bench::Sft(args) => sft::run(args),
     }
+}
+
+/// Chooses instruction set, threads (0: one for each core) and precision of what is measured.
+fn begin(threads: usize, precision: Precision) -> Machine {
+    let exec = if threads == 0 { cavy_ops::exec() } else { Exec::new(threads) };
+    let machine = Machine::new(exec, precision);
+    set_exec(machine.exec);
+    machine
 }
 
 /// Most memory this process has held, as the kernel counts it; 0 where that is not known.

@@ -5,11 +5,11 @@ pub(crate) mod tuning;
 use crate::error::CliError;
 use crate::text;
 use cavy_model::Gpt2Config;
-use cavy_ops::Exec;
 use cavy_train::data;
+use cavy_train::machine::Machine;
 use cavy_train::pretrain::model_config;
 use cavy_train::sampler::Sampler;
-use cavy_train::{PretrainSettings, Schedule, machine};
+use cavy_train::{PretrainSettings, Schedule};
 
 /// Share of the measured matrix-product rate that training reaches, for the estimate of time.
 pub(crate) const TYPICAL_MFU: f64 = 0.6;
@@ -29,8 +29,8 @@ pub(crate) struct Plan {
     pub(crate) step_flops: f64,
     /// Bytes at the peak, estimated.
     pub(crate) memory_bytes: f64,
-    /// Measured operations a second.
-    pub(crate) machine_flops_per_s: f64,
+    /// The machine, measured.
+    pub(crate) machine: Machine,
 }
 
 impl Plan {
@@ -41,21 +41,21 @@ impl Plan {
         let data = data::prepare(settings, None, &mut |note| text::say(&note))?;
         let model = model_config(settings, data.tokenizer.vocab_size())?;
         let steps_per_epoch = Sampler::new(settings, data.train.len())?.steps_per_epoch();
-        let machine_flops_per_s = machine::matmul_flops_per_s(Exec::new(settings.run.worker_threads()));
+        let machine = Machine::of_run(&settings.run);
         Ok(Self {
             schedule: Schedule::new(&settings.optimization, settings.optimization.total_steps(steps_per_epoch)),
             steps_per_epoch,
             tokens: (data.train.len(), data.val.len()),
             step_flops: model.training_flops(settings.tokens_per_step(), settings.context_length),
             memory_bytes: memory_bytes(settings, &model),
-            machine_flops_per_s,
+            machine,
             model,
         })
     }
 
     /// Seconds that the training steps would take.
     pub(crate) fn seconds(&self) -> f64 {
-        self.step_flops * self.schedule.total_steps as f64 / (self.machine_flops_per_s * TYPICAL_MFU)
+        self.step_flops * self.schedule.total_steps as f64 / (self.machine.flops_per_s * TYPICAL_MFU)
     }
 
     /// The plan in lines.
@@ -86,9 +86,10 @@ impl Plan {
                 "time         about {} at {:.0} % of this machine's {:.0} GFLOP/s on {} threads",
                 text::duration(self.seconds()),
                 100.0 * TYPICAL_MFU,
-                self.machine_flops_per_s / 1e9,
+                self.machine.flops_per_s / 1e9,
                 settings.run.worker_threads()
             ),
+            format!("precision    {}", self.machine.precision),
             format!("rate         {}", crate::curve::caption(&self.schedule)),
         ]
         .join("\n")

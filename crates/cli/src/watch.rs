@@ -46,6 +46,9 @@ impl Watch {
             "{} steps, {} an epoch; {} threads, {:.0} GFLOP/s in matrix products",
             started.total_steps, started.steps_per_epoch, started.threads, started.machine_gflops
         ));
+        if started.precision != "f32, as set" {
+            self.line(&format!("precision: {}", started.precision));
+        }
         if started.first_step > 0 {
             self.line(&format!("resumed after step {}", started.first_step));
         }

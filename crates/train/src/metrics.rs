@@ -130,6 +130,8 @@ pub struct Started {
     pub machine_gflops: f64,
     /// Threads that compute.
     pub threads: usize,
+    /// The precision of matrix products in use, and why.
+    pub precision: String,
 }
 
 /// How a run ended.

@@ -8,15 +8,15 @@ use crate::checkpoint::{self, Progress, Snapshot};
 use crate::data::DataFingerprint;
 use crate::files::{write_atomically, write_error};
 use crate::log::Log;
+use crate::machine::Machine;
 use crate::metrics::{EvalRecord, Event, Finished, Observer, Record, SampleRecord, Started, TrainRecord};
 use crate::objectives::{Loss, Objective, Split, Tally};
 use crate::optimizer::Optimizer;
 use crate::settings::Settings;
 use crate::step::{StepReport, StepSettings, step};
-use crate::{Schedule, TrainError, machine};
+use crate::{Schedule, TrainError};
 use burn::tensor::Device;
 use cavy_model::Model;
-use cavy_ops::Exec;
 use fs_err as fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,8 +62,9 @@ pub fn run_objective<O: Objective>(
 ) -> Result<Outcome, TrainError> {
     let began = Instant::now();
     settings.validate()?;
-    cavy_ops::set_exec(Exec::new(settings.run().worker_threads()));
     cavy_ops::kernels::parallel::flush_denormals();
+    let machine = Machine::of_run(settings.run());
+    cavy_ops::set_exec(machine.exec);
     let last_saved = checkpoint::list(run_dir)?.pop();
     if !resume && (last_saved.is_some() || run_dir.join("metrics.jsonl").exists()) {
         return Err(TrainError::RunExists { path: run_dir.to_path_buf() });
@@ -71,7 +72,7 @@ pub fn run_objective<O: Objective>(
     let from = last_saved.filter(|_| resume);
     let mut note = |text| observer.event(&Event::Note(text));
     let objective = prepare(Preparation { run_dir, is_fresh: from.is_none(), note: &mut note })?;
-    let (mut run, model) = Run::prepare(settings, objective, run_dir, from, observer, stop)?;
+    let (mut run, model) = Run::prepare(settings, &machine, objective, run_dir, from, observer, stop)?;
     let (model, finished) = run.train(model)?;
     let mut summary = Finished {
         step: run.progress.step,
@@ -112,6 +113,7 @@ impl<'a, O: Objective> Run<'a, O> {
     /// Makes everything ready, from the checkpoint at `from` if there is one, and tells the observer.
     fn prepare(
         settings: &'a O::Settings,
+        machine: &Machine,
         objective: O,
         run_dir: &'a Path,
         from: Option<usize>,
@@ -143,15 +145,16 @@ impl<'a, O: Objective> Run<'a, O> {
             observer.event(&Event::Note(format!("records from before step {step} are missing from the logs")));
         }
         let counts = parameter_counts(&model);
-        let machine_flops_per_s = machine::matmul_flops_per_s(cavy_ops::exec());
+        write_atomically(&run_dir.join("machine.json"), machine.to_json().as_bytes())?;
         observer.event(&Event::Started(Started {
             total_steps: schedule.total_steps,
             first_step: progress.step,
             steps_per_epoch: objective.steps_per_epoch(),
             parameters: counts.total,
             trainable: counts.trainable,
-            machine_gflops: machine_flops_per_s / 1e9,
-            threads: cavy_ops::exec().threads(),
+            machine_gflops: machine.flops_per_s / 1e9,
+            threads: machine.exec.threads(),
+            precision: machine.precision.clone(),
             ..objective.overview()
         }));
         let run = Self {
@@ -166,7 +169,7 @@ impl<'a, O: Objective> Run<'a, O> {
             progress,
             metrics,
             samples,
-            machine_flops_per_s,
+            machine_flops_per_s: machine.flops_per_s,
             saved: from,
         };
         Ok((run, model))

@@ -18,7 +18,7 @@ mod table;
 
 pub use adapter::{AdapterSettings, Scaling};
 pub use base::{BaseDtype, ModelSettings, SplitOrder, SplitSettings};
-pub use choices::{Arch, LrSchedule, Optim, Warmup, WeightInit, WindowOrder};
+pub use choices::{Arch, LrSchedule, Optim, Precision, Warmup, WeightInit, WindowOrder};
 pub use classify::ClassifySettings;
 pub use dpo::DpoSettings;
 pub use pairs::PairDataSettings;
@@ -43,11 +43,14 @@ pub struct RunSettings {
     /// Worker threads (0: one for each core)
     #[arg(long, help_heading = "Run")]
     pub threads: usize,
+    /// Precision of matrix products
+    #[arg(long, help_heading = "Run")]
+    pub precision: Precision,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { out: PathBuf::new(), seed: 42, threads: 0 }
+        Self { out: PathBuf::new(), seed: 42, threads: 0, precision: Precision::F32 }
     }
 }
 

@@ -5,13 +5,12 @@ use crate::error::CliError;
 use crate::open::base;
 use crate::{Ending, text};
 use cavy_model::Device;
-use cavy_ops::{Exec, set_exec};
 use cavy_train::base::Tuned;
 use cavy_train::objectives::dpo::{PairBatch, Preference, logps};
 use cavy_train::objectives::pairs::PairData;
 use cavy_train::optimizer::Optimizer;
 use cavy_train::settings::{
-    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, Optim, OptimizationSettings, PairDataSettings,
+    AdapterSettings, BaseDtype, DpoSettings, ModelSettings, Optim, OptimizationSettings, PairDataSettings, Precision,
 };
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
@@ -58,6 +57,9 @@ pub(crate) struct DpoArgs {
     /// How frozen weights are kept beside an adapter
     #[arg(long, value_enum, default_value_t = BaseDtype::F32)]
     base_dtype: BaseDtype,
+    /// Precision of matrix products
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -122,7 +124,7 @@ impl DpoArgs {
 /// Measures steps from the first on, without the loading of model and data; with the reference's log-probabilities, unless
 /// the mode says that they are there.
 pub(crate) fn run(args: &DpoArgs) -> Result<Ending, CliError> {
-    set_exec(if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) });
+    let machine = super::begin(args.threads, args.precision);
     let settings = args.settings();
     let base = base(&settings.model)?;
     let data = PairData::load(&settings.data, &settings.split, 0, &base)?;
@@ -164,7 +166,7 @@ pub(crate) fn run(args: &DpoArgs) -> Result<Ending, CliError> {
     if args.json {
         let json = json!({
             "tool": "cavy", "mode": mode, "pairs_per_s": pairs_per_s, "seconds": seconds,
-            "reference_seconds": reference_seconds, "history": history, "peak_mb": peak_mb,
+            "reference_seconds": reference_seconds, "history": history, "peak_mb": peak_mb, "precision": machine.precision,
         });
         text::data(&json.to_string());
     } else {

@@ -3,13 +3,12 @@
 use crate::error::CliError;
 use crate::{Ending, text};
 use cavy_model::{Device, Gpt2Config, Model, ModelConfig, WeightInit};
+use cavy_ops::Segments;
 use cavy_ops::kernels::random::subkey;
-use cavy_ops::{Exec, Segments, set_exec};
-use cavy_train::machine::matmul_flops_per_s;
 use cavy_train::objectives::next_token::NextToken;
 use cavy_train::optimizer::Optimizer;
 use cavy_train::sampler::Batch;
-use cavy_train::settings::OptimizationSettings;
+use cavy_train::settings::{OptimizationSettings, Precision};
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
 use std::sync::Arc;
@@ -47,6 +46,9 @@ pub(crate) struct PretrainStepArgs {
     /// Compute activations again in the backward pass instead of keeping them
     #[arg(long)]
     recompute: bool,
+    /// Precision of matrix products
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -78,8 +80,7 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
             "leave them out for the defaults",
         ));
     }
-    let exec = if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) };
-    set_exec(exec);
+    let machine = super::begin(args.threads, args.precision);
     let mut model = Model::new(&config, WeightInit::Gpt2, 0, &Device::flex().autodiff());
     let mut optimizer = Optimizer::new(&OptimizationSettings::default());
     let n = args.batch * args.tokens;
@@ -103,13 +104,13 @@ pub(crate) fn run(args: &PretrainStepArgs) -> Result<Ending, CliError> {
     seconds.sort_by(f64::total_cmp);
     let step_s = seconds[seconds.len() / 2];
     let peak_mb = super::peak_memory_mb();
-    let mfu = config.training_flops(n, args.tokens) / step_s / matmul_flops_per_s(exec);
+    let mfu = config.training_flops(n, args.tokens) / step_s / machine.flops_per_s;
     let tokens_per_s = n as f64 / step_s;
     if args.json {
         let json = serde_json::json!({
             "tool": "cavy", "mode": if args.mode == Mode::Eager { "eager" } else { "compile" },
             "tokens_per_s": tokens_per_s, "step_s": step_s, "first_loss": first_loss, "last_loss": last_loss,
-            "mfu": mfu, "peak_mb": peak_mb,
+            "mfu": mfu, "peak_mb": peak_mb, "precision": machine.precision,
         });
         text::data(&json.to_string());
     } else {

@@ -5,13 +5,12 @@ use crate::error::CliError;
 use crate::open::base;
 use crate::{Ending, text};
 use cavy_model::Device;
-use cavy_ops::{Exec, set_exec};
 use cavy_train::base::Tuned;
 use cavy_train::objectives::Loss;
 use cavy_train::objectives::sft::{Answers, SftData, packed};
 use cavy_train::optimizer::Optimizer;
 use cavy_train::settings::{
-    AdapterSettings, BaseDtype, ModelSettings, Optim, OptimizationSettings, SftSettings, SplitSettings,
+    AdapterSettings, BaseDtype, ModelSettings, Optim, OptimizationSettings, Precision, SftSettings, SplitSettings,
 };
 use cavy_train::step::{StepSettings, step};
 use clap::{Args, ValueEnum};
@@ -54,6 +53,9 @@ pub(crate) struct SftArgs {
     /// How frozen weights are kept beside an adapter
     #[arg(long, value_enum, default_value_t = BaseDtype::F32)]
     base_dtype: BaseDtype,
+    /// Precision of matrix products
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -103,7 +105,7 @@ impl SftArgs {
 
 /// Measures steps from the first on, without the loading of model and data.
 pub(crate) fn run(args: &SftArgs) -> Result<Ending, CliError> {
-    set_exec(if args.threads == 0 { cavy_ops::exec() } else { Exec::new(args.threads) });
+    let machine = super::begin(args.threads, args.precision);
     let settings = args.settings();
     let base = base(&settings.model)?;
     let data = SftData::load(&settings, &base)?;
@@ -141,7 +143,7 @@ pub(crate) fn run(args: &SftArgs) -> Result<Ending, CliError> {
     if args.json {
         let json = json!({
             "tool": "cavy", "mode": mode, "tokens_per_s": tokens_per_s, "seconds": seconds, "history": history,
-            "peak_mb": peak_mb,
+            "peak_mb": peak_mb, "precision": machine.precision,
         });
         text::data(&json.to_string());
     } else {

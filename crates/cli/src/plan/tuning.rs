@@ -4,10 +4,10 @@ use super::TYPICAL_MFU;
 use crate::error::CliError;
 use crate::{curve, text};
 use cavy_model::{Device, ModelConfig};
-use cavy_ops::Exec;
+use cavy_train::Schedule;
 use cavy_train::base::{ParameterCounts, Tuned, parameter_counts};
+use cavy_train::machine::Machine;
 use cavy_train::settings::{OptimizationSettings, Settings};
-use cavy_train::{Schedule, machine};
 
 /// The numbers of a run that has not begun.
 #[derive(Debug)]
@@ -19,8 +19,7 @@ pub(crate) struct TuningPlan {
     step_tokens: f64,
     step_flops: f64,
     memory_bytes: f64,
-    machine_flops_per_s: f64,
-    threads: usize,
+    machine: Machine,
 }
 
 impl TuningPlan {
@@ -34,8 +33,8 @@ impl TuningPlan {
         steps_per_epoch: usize,
         (tokens, longest, examples): (usize, usize, usize),
     ) -> Result<Self, CliError> {
-        let (optimization, threads) = (settings.optimization(), settings.run().worker_threads());
-        cavy_ops::set_exec(Exec::new(threads));
+        let (optimization, machine) = (settings.optimization(), Machine::of_run(settings.run()));
+        cavy_ops::set_exec(machine.exec);
         let model = tuned.model(None, &Device::flex().autodiff())?;
         let counts = parameter_counts(&model);
         let step_tokens = tokens as f64 / steps_per_epoch as f64;
@@ -48,8 +47,7 @@ impl TuningPlan {
             step_tokens,
             step_flops: tuned.step_flops(&model, step_tokens as usize, mean),
             memory_bytes: memory_bytes(&model.config(), &counts, micro_batch, optimization),
-            machine_flops_per_s: machine::matmul_flops_per_s(Exec::new(threads)),
-            threads,
+            machine,
         })
     }
 
@@ -57,7 +55,7 @@ impl TuningPlan {
     pub(crate) fn describe(&self) -> String {
         let ParameterCounts { base, total, trainable } = self.counts;
         let steps = self.schedule.total_steps;
-        let seconds = self.step_flops * steps as f64 / (self.machine_flops_per_s * TYPICAL_MFU);
+        let seconds = self.step_flops * steps as f64 / (self.machine.flops_per_s * TYPICAL_MFU);
         [
             format!("parameters   {}", text::thousands(base)),
             format!(
@@ -77,9 +75,10 @@ impl TuningPlan {
                 "time         about {} at {:.0} % of this machine's {:.0} GFLOP/s on {} threads",
                 text::duration(seconds),
                 100.0 * TYPICAL_MFU,
-                self.machine_flops_per_s / 1e9,
-                self.threads
+                self.machine.flops_per_s / 1e9,
+                self.machine.exec.threads()
             ),
+            format!("precision    {}", self.machine.precision),
             format!("rate         {}", curve::caption(&self.schedule)),
             String::new(),
             curve::draw(&self.schedule),

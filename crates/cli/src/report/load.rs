@@ -14,6 +14,8 @@ pub(crate) struct RunData {
     pub(crate) verb: String,
     /// `run.toml`.
     pub(crate) settings: Table,
+    /// `machine.json`; null of runs that leave none.
+    pub(crate) machine: serde_json::Value,
     /// `summary.json`; null before the end, and of runs that leave none.
     pub(crate) summary: serde_json::Value,
     /// Every step.
@@ -53,11 +55,8 @@ impl RunData {
             }
             data.settings = file.table;
         }
-        let summary = directory.join("summary.json");
-        if summary.exists() {
-            let text = fs_err::read(&summary).map_err(CliError::read(&summary))?;
-            data.summary = serde_json::from_slice(&text).unwrap_or_default();
-        }
+        data.machine = read_json(&directory.join("machine.json"))?;
+        data.summary = read_json(&directory.join("summary.json"))?;
         Ok(data)
     }
 
@@ -100,6 +99,15 @@ impl RunData {
     pub(crate) fn eval_points(&self, of: impl Fn(&EvalRecord) -> f64) -> Vec<(f64, f64)> {
         self.evals.iter().map(|record| (record.epoch, of(record))).collect()
     }
+}
+
+/// What a file says, or null where there is none.
+fn read_json(path: &Path) -> Result<serde_json::Value, CliError> {
+    if !path.exists() {
+        return Ok(serde_json::Value::Null);
+    }
+    let text = fs_err::read(path).map_err(CliError::read(path))?;
+    Ok(serde_json::from_slice(&text).unwrap_or_default())
 }
 
 /// `recipe / 01-stage` for a stage of a recipe, else the last part of the path.

@@ -241,7 +241,22 @@ fn settings(run: &RunData) -> String {
         let _ = writeln!(rows, "<div{class}><dt>{}</dt><dd>{}</dd></div>", escape(key), escape(&shown(value)));
     }
     let note = "<p class=\"about\">In bold: what differs from the default. <code>run.toml</code> repeats the run.</p>";
-    format!("<h2>Settings</h2>\n{note}\n<dl class=\"settings\">\n{rows}</dl>\n")
+    format!("<h2>Settings</h2>\n{note}\n<dl class=\"settings\">\n{rows}</dl>\n{}", machine(run))
+}
+
+/// What the run computed with, as its last beginning found it.
+fn machine(run: &RunData) -> String {
+    let text = |key: &str| run.machine.get(key).and_then(serde_json::Value::as_str).map(escape);
+    let number = |key: &str| run.machine.get(key).and_then(serde_json::Value::as_f64);
+    let (Some(isa), Some(precision), Some(threads), Some(gflops)) =
+        (text("isa"), text("precision"), number("threads"), number("matmul_gflops"))
+    else {
+        return String::new();
+    };
+    format!(
+        "<p class=\"about\">Computed with {isa} on {threads} threads, {gflops:.0} GFLOP/s in matrix products. Precision: \
+         {precision}.</p>\n"
+    )
 }
 
 /// A value as the reader would write it.

@@ -93,6 +93,18 @@ impl Optim {
     }
 }
 
+/// What the operands of matrix products are rounded to; sums, weights, norms, softmax, losses and moments are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Nothing is rounded
+    F32,
+    /// Operands are rounded to 16-bit floats, where the CPU multiplies those
+    Mixed,
+    /// Mixed where that is measured to be faster on this machine, otherwise f32
+    Auto,
+}
+
 /// Course of the learning rate after the warmup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
