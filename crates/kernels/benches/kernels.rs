@@ -12,7 +12,7 @@
 use cavy_kernels::adamw::{self, AdamW};
 use cavy_kernels::gelu::{self, Gelu};
 use cavy_kernels::parallel::for_each_chunk;
-use cavy_kernels::{Exec, dropout, embedding, grad_norm, layer_norm, rms_norm, rope, swiglu};
+use cavy_kernels::{Exec, Precision, dropout, embedding, grad_norm, layer_norm, rms_norm, rope, swiglu};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use std::hint::black_box;
@@ -153,20 +153,31 @@ mod products {
         Case(65, 768, 128, "at b"),
     ];
 
-    #[divan::bench(args = CASES, consts = THREADS, min_time = 0.2, sample_count = 10)]
-    fn product<const THREADS: usize>(bencher: Bencher<'_, '_>, case: Case) {
+    fn multiply(bencher: Bencher<'_, '_>, exec: Exec, case: Case) {
         let Case(m, k, n, layout) = case;
         let (a, b, mut c) = (values(m * k), values(k * n), vec![0.0; m * n]);
         let a = if layout.contains("at") { View::new(&a, k, m).t() } else { View::new(&a, m, k) };
         let b = if layout.contains("bt") { View::new(&b, n, k).t() } else { View::new(&b, k, n) };
         bencher.counter(ItemsCount::new(2 * m * k * n)).bench_local(|| {
-            matmul(Exec::new(THREADS), Onto::Overwrite, 1.0, a, b, ViewMut::new(&mut c, m, n));
+            matmul(exec, Onto::Overwrite, 1.0, a, b, ViewMut::new(&mut c, m, n));
         });
+        // Two roundings to bf16.
+        let bound = if exec.half_products().is_some() { 1.01 / 128.0 } else { 1e-6 };
         for index in [0, m * n / 2, m * n - 1] {
             let terms = (0..k).map(|p| f64::from(a.at(index / n, p)) * f64::from(b.at(p, index % n)));
             let (want, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
-            assert!((f64::from(c[index]) - want).abs() <= 1e-6 * size, "{case}: {} is not {want}", c[index]);
+            assert!((f64::from(c[index]) - want).abs() <= bound * size, "{case}: {} is not {want}", c[index]);
         }
+    }
+
+    #[divan::bench(args = CASES, consts = THREADS, min_time = 0.2, sample_count = 10)]
+    fn product<const THREADS: usize>(bencher: Bencher<'_, '_>, case: Case) {
+        multiply(bencher, Exec::new(THREADS), case);
+    }
+
+    #[divan::bench(args = CASES, consts = THREADS, min_time = 0.2, sample_count = 10)]
+    fn mixed_product<const THREADS: usize>(bencher: Bencher<'_, '_>, case: Case) {
+        multiply(bencher, Exec::new(THREADS).with_precision(Precision::Mixed), case);
     }
 
     /// Sequences, tokens of each, heads and their size: of GPT-2 and of a model 128 wide.

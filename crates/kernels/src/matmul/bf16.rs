@@ -19,8 +19,8 @@ use std::ops::Range;
 
 /// Most of the shared dimension at a time: a strip of `A` (28 KB) stays in the first-level cache.
 const KC: usize = 1024;
-/// Elements of a block of `B`, or of a task's own panel of `A`: half of a second-level cache of 1 MB.
-const PANEL: usize = 1 << 18;
+/// Elements of a block of `B`, or of a task's own panel of `A`: a quarter of a second-level cache of 1 MB.
+const PANEL: usize = 1 << 17;
 /// Elements of an operand that tasks share, at a time.
 const SHARED: usize = 1 << 22;
 /// Elements that one task of the first region copies.
