@@ -11,6 +11,7 @@ mod decode;
 mod dpo;
 mod filters;
 mod pretrain_step;
+mod products;
 mod sft;
 
 #[derive(Debug, Args)]
@@ -31,6 +32,8 @@ enum Bench {
     Filters(filters::FiltersArgs),
     /// A GPT-2 pretraining step: forward, backward, clipping at 1.0 and AdamW
     PretrainStep(pretrain_step::PretrainStepArgs),
+    /// Matrix products of training's shapes in every precision, beside the `gemm` crate's
+    Products(products::ProductsArgs),
     /// Steps of fine-tuning on instructions, all weights or adapters
     Sft(sft::SftArgs),
 }
@@ -43,6 +46,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Ending, CliError> {
         Bench::Decode(args) => decode::run(args),
         Bench::Filters(args) => filters::run(args),
         Bench::PretrainStep(args) => pretrain_step::run(args),
+        Bench::Products(args) => products::run(args),
         Bench::Sft(args) => sft::run(args),
     }
 }

@@ -208,6 +208,17 @@ pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: us
     for_each(exec, tasks, task);
 }
 
+/// [`matmul`] by the `gemm` crate, in f32 whatever the precision: what our own products are held against.
+///
+/// Shapes, Panics: as [`matmul`]. Law: the same bits for any number of threads.
+pub fn matmul_by_gemm(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
+    let product = Product { onto, row: None, scale, a, b, c };
+    product.assert_fits();
+    if product.c.shape.rows > 0 && product.c.shape.cols > 0 {
+        through_gemm(exec, onto, scale, a, b, product.c);
+    }
+}
+
 /// Makes each row of `c` a copy of `row`.
 fn fill_rows(exec: Exec, row: &[f32], c: &mut ViewMut<'_>) {
     let (Shape { rows, row_stride, .. }, block) = (c.shape, TASK_ELEMENTS.div_ceil(row.len().max(1)));
