@@ -35,8 +35,10 @@ const NC: usize = 256;
 const KC: usize = 512;
 /// Floats of the strips of `A` that are copied at a time.
 const GROUP: usize = 1 << 15;
-/// Floats from the first to the last that a tile reads of an operand which is not copied: they stay in the cache.
-const NEAR: usize = 1 << 19;
+/// Floats from the first to the last that a tile reads of an operand which is not copied: they stay in the cache. Of `A`
+/// a tile reads one line of each row, of `B` two.
+const NEAR_A: usize = 1 << 19;
+const NEAR_B: usize = 1 << 18;
 /// Fewest floating-point operations worth a task of their own.
 const TASK_FLOPS: usize = 1 << 21;
 /// Most tasks of a thread.
@@ -170,9 +172,11 @@ struct Operand {
 impl<'a> Cut<'a> {
     fn new(threads: usize, product: Product<'a>) -> Self {
         let Product { onto, row, scale, mut a, mut b, c } = product;
-        // Of two operands that both lie in columns, the one whose rows are shorter is read in vectors.
+        // Of two operands that both lie in columns, the one whose rows are shorter is read in vectors, where the other can
+        // be read in place then.
         let in_columns = a.shape.row_stride == 1 && b.shape.col_stride == 1;
-        let swapped = row.is_none() && in_columns && a.shape.col_stride < b.shape.row_stride;
+        let (narrow, wide) = (a.shape.col_stride, b.shape.row_stride);
+        let swapped = row.is_none() && in_columns && narrow < wide && wide * a.shape.cols <= NEAR_A;
         if swapped {
             (a, b) = (b.t(), a.t());
         }
@@ -204,8 +208,8 @@ impl<'a> Cut<'a> {
     }
 
     /// Whether the tile may read steps of an operand where they are: `step_stride` apart.
-    fn near(&self, inner_stride: usize, step_stride: usize) -> bool {
-        inner_stride == 1 && step_stride * self.plan.kc <= NEAR
+    fn near(&self, inner_stride: usize, step_stride: usize, near: usize) -> bool {
+        inner_stride == 1 && step_stride * self.plan.kc <= near
     }
 
     /// Rows `rows` and columns `cols` of `C`.
@@ -216,8 +220,8 @@ impl<'a> Cut<'a> {
         let height = rows.len().div_ceil(strips);
         let group = (GROUP / (height * most)).max(1) * height;
         let a_in_rows = a.shape.col_stride == 1 && a.shape.row_stride > 1 && spread(a.shape.row_stride);
-        let a_in_place = a_in_rows || self.near(a.shape.row_stride, a.shape.col_stride);
-        let b_in_place = self.near(b.shape.col_stride, b.shape.row_stride);
+        let a_in_place = a_in_rows || self.near(a.shape.row_stride, a.shape.col_stride, NEAR_A);
+        let b_in_place = self.near(b.shape.col_stride, b.shape.row_stride, NEAR_B);
         for p in (0..k).step_by(most) {
             let kc = most.min(k - p);
             let panel = room(&mut panels.b, if b_in_place { 0 } else { cols.len().next_multiple_of(NR) * kc });
