@@ -2,6 +2,7 @@
 
 use crate::error::CliError;
 use crate::{Ending, text};
+use cavy_ops::kernels::Precision;
 use cavy_ops::{Exec, Isa};
 use cavy_train::machine;
 use clap::Args;
@@ -21,10 +22,15 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending, CliError> {
     let all: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let gflops = machine::matmul_flops_per_s(exec) / 1e9;
     let gflops_one = machine::matmul_flops_per_s(exec.with_threads(1)) / 1e9;
+    let half = exec.with_precision(Precision::Mixed);
+    let half = half.half_products().map(|format| (format.name(), machine::matmul_flops_per_s(half) / 1e9));
+    let unused = Isa::unused_products();
     if args.json {
         let json = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"), "isa": exec.isa().name(), "isas": all, "threads": threads,
             "matmul_gflops": gflops, "matmul_gflops_one_thread": gflops_one,
+            "half_products": half.map(|(name, _)| name), "half_matmul_gflops": half.map(|(_, gflops)| gflops),
+            "unused_products": unused,
         });
         text::data(&json.to_string());
         return Ok(Ending::Done);
@@ -34,6 +40,17 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending, CliError> {
     text::data(&format!("instructions  {} (of {})", exec.isa().name(), all.join(", ")));
     text::data(&format!("threads       {threads}"));
     text::data(&format!("matmul        {gflops:.0} GFLOP/s in f32, {gflops_one:.0} on one thread"));
+    match half {
+        Some((name, gflops)) => {
+            text::data(&format!(
+                "              {gflops:.0} GFLOP/s of {name} operands (`--precision mixed` or `auto`)"
+            ));
+        }
+        None => text::data("              no half-precision products: `--precision mixed` is f32 here"),
+    }
+    if !unused.is_empty() {
+        text::data(&format!("not used yet  {}", unused.join(", ")));
+    }
     if exec.isa() == Isa::Portable {
         text::data("note          no vector instructions were found; training will be several times slower");
     }

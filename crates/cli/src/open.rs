@@ -2,15 +2,16 @@
 
 use crate::adapters::AdapterArgs;
 use crate::error::CliError;
-use crate::hub;
 use crate::sampling::Defaults;
+use crate::{hub, text};
 use cavy_files::Dtype;
 use cavy_files::gguf::{Array, Metadata};
 use cavy_model::{Device, Model, Origin, Source, Weights};
 use cavy_ops::kernels::packed::Format;
 use cavy_text::{ChatTemplate, GgufVocabulary, SpecialTokens, Tokenizer};
 use cavy_train::base::{Base, Start};
-use cavy_train::settings::ModelSettings;
+use cavy_train::machine::Machine;
+use cavy_train::settings::{ModelSettings, Precision};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ pub(crate) struct ModelArgs {
     /// Precision of what is multiplied with quantized weights
     #[arg(long, value_enum, default_value_t = ActivationsArg::Auto)]
     pub(crate) activations: ActivationsArg,
+    /// Precision of products of many tokens, such as a prompt's, where both operands are floats
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub(crate) precision: Precision,
 }
 
 /// How activations are seen by quantized weights.
@@ -130,6 +134,14 @@ pub(crate) fn source(args: &ModelArgs) -> Result<Source, CliError> {
 /// Opens and loads a model with its tokenizer and adapters.
 pub(crate) fn open(args: &ModelArgs, adapters: &AdapterArgs) -> Result<Opened, CliError> {
     let exec = if args.threads > 0 { cavy_ops::Exec::new(args.threads) } else { cavy_ops::exec() };
+    let exec = match args.precision {
+        Precision::F32 => exec,
+        chosen => {
+            let machine = Machine::new(exec, chosen);
+            text::say(&format!("precision: {}", machine.precision));
+            machine.exec
+        }
+    };
     cavy_ops::set_exec(exec.with_rounded_activations(args.activations == ActivationsArg::Q8));
     let source = source(args)?;
     let (tokenizer, special, template) = words(&source, args.tokenizer.as_deref())?;

@@ -60,6 +60,23 @@ impl Isa {
         }
     }
 
+    /// Faster products that this CPU has and no path here uses yet. What would use them is a path of its own beside those of
+    /// `matmul::matmuls`, with an answer of its own in [`Isa::half_products`].
+    pub fn unused_products() -> Vec<&'static str> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // Leaf 7 has the bits of AMX with bfloat16, tiles and 8-bit integers; the macro does not know them yet.
+            let features =
+                if std::arch::x86_64::__cpuid(0).eax >= 7 { std::arch::x86_64::__cpuid_count(7, 0).edx } else { 0 };
+            let amx = [(22, "AMX-BF16"), (25, "AMX-INT8")];
+            let found = amx.into_iter().filter(|(bit, _)| features & (1 << 24) != 0 && features & (1 << bit) != 0);
+            let half = is_x86_feature_detected!("avx512fp16").then_some("AVX512-FP16");
+            found.map(|(_, name)| name).chain(half).collect()
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Vec::new()
+    }
+
     /// The name used by `cavy doctor` and in bench rows.
     pub fn name(self) -> &'static str {
         match self {
