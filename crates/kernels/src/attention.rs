@@ -90,7 +90,6 @@ pub struct Attention<'a> {
 /// Consecutive key columns of a block that are also consecutive tokens: of one segment.
 #[derive(Clone, Copy)]
 struct Run {
-    segment: usize,
     token: usize,
     column: usize,
     len: usize,
@@ -143,12 +142,8 @@ impl Attention<'_> {
         let part = |index: usize| {
             let Segment { start, len, position, .. } = self.segments.list()[index];
             let seen = columns.start.max(position)..columns.end.min(position + len);
-            let run = || Run {
-                segment: index,
-                token: start + seen.start - position,
-                column: seen.start - columns.start,
-                len: seen.len(),
-            };
+            let run =
+                || Run { token: start + seen.start - position, column: seen.start - columns.start, len: seen.len() };
             (!seen.is_empty()).then(run)
         };
         let mut runs: Vec<Run> = self.segments.chain(index).filter_map(part).collect();
@@ -190,10 +185,6 @@ impl Attention<'_> {
 struct Scratch {
     probabilities: Vec<f32>,
     d_scores: Vec<f32>,
-    rows: Vec<f32>,
-    d_rows: Vec<f32>,
-    d_keys: Vec<f32>,
-    d_values: Vec<f32>,
     denominators: Vec<f32>,
 }
 
@@ -233,13 +224,7 @@ pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], l
                     unsafe { lse.slice((block.token + row) * heads.query + head, 1)[0] = denominator };
                 }
                 drop_weights(spec, &block, head, probabilities);
-                let rows = sized(&mut scratch.rows, block.len * heads.dim);
-                weighted_values(serial, spec, &block, head, qkv, probabilities, rows);
-                for (row, values) in rows.chunks(heads.dim).enumerate() {
-                    let start = (block.token + row) * heads.width() + head * heads.dim;
-                    // SAFETY: as above.
-                    unsafe { out.slice(start, heads.dim) }.copy_from_slice(values);
-                }
+                weighted_values(serial, spec, &block, head, qkv, probabilities, &out);
             }
         });
     });
@@ -256,7 +241,7 @@ fn scores(exec: Exec, spec: &Attention<'_>, block: &QueryBlock, head: usize, qkv
     }
 }
 
-/// `p v` of a block, `(queries, E)`.
+/// `p v` of a block, `(queries, E)`, into its rows of the output.
 fn weighted_values(
     exec: Exec,
     spec: &Attention<'_>,
@@ -264,14 +249,17 @@ fn weighted_values(
     head: usize,
     qkv: &[f32],
     weights: &[f32],
-    rows: &mut [f32],
+    out: &SharedMut<'_, f32>,
 ) {
-    let kv_head = head / (spec.heads.query / spec.heads.kv);
+    let (heads, kv_head) = (spec.heads, head / (spec.heads.query / spec.heads.kv));
+    let start = block.token * heads.width() + head * heads.dim;
     let mut onto = Onto::Overwrite;
     for run in &block.runs {
         let v = spec.head(qkv, run.token, run.len, spec.v_column(kv_head));
         let part = View::strided(&weights[run.column..], block.len, run.len, block.stride());
-        matmul(exec, onto, 1.0, part, v, ViewMut::new(rows, block.len, spec.heads.dim));
+        // SAFETY: one task alone writes this block's rows of this head.
+        let rows = unsafe { ViewMut::shared(out, start, block.len, heads.dim, heads.width()) };
+        matmul(exec, onto, 1.0, part, v, rows);
         onto = Onto::Add;
     }
 }
@@ -316,22 +304,16 @@ pub fn backward(
     for_each(exec, families.len() * heads.kv, |task| {
         let (family, kv_head) = (&families[task / heads.kv], task % heads.kv);
         SCRATCH.with_borrow_mut(|scratch| {
-            let tokens: usize = family.iter().map(|&s| segments[s].len).sum();
-            sized(&mut scratch.d_keys, tokens * heads.dim).fill(0.0);
-            sized(&mut scratch.d_values, tokens * heads.dim).fill(0.0);
-            let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, family, d_out, qkv, out, lse };
-            family.iter().for_each(|&s| pass.segment(s, scratch, &d_qkv));
-            let tokens = family.iter().flat_map(|&s| segments[s].start..segments[s].start + segments[s].len);
-            for (row, token) in tokens.enumerate() {
-                let from = row * heads.dim..(row + 1) * heads.dim;
+            for token in family.iter().flat_map(|&s| segments[s].start..segments[s].start + segments[s].len) {
                 let start = token * heads.packed_width();
                 // SAFETY: this task alone writes this family's rows of this key/value head.
                 unsafe {
-                    let (k, v) = (start + spec.k_column(kv_head), start + spec.v_column(kv_head));
-                    d_qkv.slice(k, heads.dim).copy_from_slice(&scratch.d_keys[from.clone()]);
-                    d_qkv.slice(v, heads.dim).copy_from_slice(&scratch.d_values[from]);
+                    d_qkv.slice(start + spec.k_column(kv_head), heads.dim).fill(0.0);
+                    d_qkv.slice(start + spec.v_column(kv_head), heads.dim).fill(0.0);
                 }
             }
+            let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, d_out, qkv, out, lse };
+            family.iter().for_each(|&s| pass.segment(s, scratch, &d_qkv));
         });
     });
 }
@@ -350,8 +332,6 @@ struct BackwardPass<'a> {
     exec: Exec,
     spec: &'a Attention<'a>,
     kv_head: usize,
-    /// The family; its tokens in order are the rows of the key and value gradients.
-    family: &'a [usize],
     d_out: &'a [f32],
     qkv: &'a [f32],
     out: &'a [f32],
@@ -366,13 +346,6 @@ impl BackwardPass<'_> {
                 self.block(&block, head, scratch, d_qkv);
             }
         }
-    }
-
-    /// Row of the first token of a run in the key and value gradients.
-    fn first_row(&self, run: Run) -> usize {
-        let segments = self.spec.segments.list();
-        let before = self.family.iter().take_while(|&&s| s != run.segment).map(|&s| segments[s].len);
-        before.sum::<usize>() + run.token - segments[run.segment].start
     }
 
     fn block(&self, block: &QueryBlock, head: usize, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
@@ -401,28 +374,23 @@ impl BackwardPass<'_> {
         };
         dispatch(exec, softmax);
         drop_weights(spec, block, head, probabilities);
+        // SAFETY: one task alone writes this block's rows of this query head, and its family's of this key/value head.
+        let gradient = |token: usize, len: usize, column: usize| unsafe {
+            ViewMut::shared(d_qkv, token * heads.packed_width() + column, len, dim, heads.packed_width())
+        };
         for run in &block.runs {
-            let first = self.first_row(*run);
-            let rows = first * dim..(first + run.len) * dim;
             let p = View::strided(&probabilities[run.column..], block.len, run.len, stride).t();
             let d = View::strided(&d_scores[run.column..], block.len, run.len, stride).t();
             let q = spec.head(self.qkv, block.token, block.len, spec.q_column(head));
-            let d_values = ViewMut::new(&mut scratch.d_values[rows.clone()], run.len, dim);
-            matmul(exec, Onto::Add, 1.0, p, d_rows, d_values);
-            matmul(exec, Onto::Add, spec.scale, d, q, ViewMut::new(&mut scratch.d_keys[rows], run.len, dim));
+            matmul(exec, Onto::Add, 1.0, p, d_rows, gradient(run.token, run.len, spec.v_column(self.kv_head)));
+            matmul(exec, Onto::Add, spec.scale, d, q, gradient(run.token, run.len, spec.k_column(self.kv_head)));
         }
-        let d_queries = sized(&mut scratch.d_rows, block.len * dim);
         let mut onto = Onto::Overwrite;
         for run in &block.runs {
             let k = spec.head(self.qkv, run.token, run.len, spec.k_column(self.kv_head));
             let d = View::strided(&d_scores[run.column..], block.len, run.len, stride);
-            matmul(exec, onto, spec.scale, d, k, ViewMut::new(d_queries, block.len, dim));
+            matmul(exec, onto, spec.scale, d, k, gradient(block.token, block.len, spec.q_column(head)));
             onto = Onto::Add;
-        }
-        for (row, d_query) in d_queries.chunks(dim).enumerate() {
-            let start = (block.token + row) * heads.packed_width() + spec.q_column(head);
-            // SAFETY: this task alone writes this segment's rows of this query head.
-            unsafe { d_qkv.slice(start, dim) }.copy_from_slice(d_query);
         }
     }
 }

@@ -185,6 +185,7 @@ pub fn for_each_chunk<T: Send>(exec: Exec, data: &mut [T], chunk_len: usize, tas
 }
 
 /// A mutable slice that the tasks of one region share, each writing its own part.
+#[derive(Debug)]
 pub struct SharedMut<'a, T> {
     start: *mut T,
     len: usize,
@@ -200,6 +201,23 @@ impl<'a, T> SharedMut<'a, T> {
     /// Takes the whole slice for as long as the region lasts.
     pub fn new(data: &'a mut [T]) -> Self {
         Self { start: data.as_mut_ptr(), len: data.len(), borrow: std::marker::PhantomData }
+    }
+
+    /// Elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What begins with element `start`.
+    ///
+    /// Panics: if that is beyond the end.
+    ///
+    /// # Safety
+    /// No two live slices of this or the original may overlap.
+    pub(crate) unsafe fn from(&self, start: usize) -> Self {
+        assert!(start <= self.len, "{start} of {}", self.len);
+        // SAFETY: in bounds by the check above.
+        Self { start: unsafe { self.start.add(start) }, len: self.len - start, borrow: std::marker::PhantomData }
     }
 
     /// Where the slice starts, for code that writes a strided part of it.

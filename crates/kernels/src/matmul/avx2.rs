@@ -51,7 +51,7 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
 pub(super) fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
     let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
     let c_stride = c.shape.row_stride;
-    let c = SharedMut::new(c.data);
+    let c = c.data;
     let a_strips = m.div_ceil(MR);
     PANELS.with_borrow_mut(|(a_panels, b_panels)| {
         let nc = NC.min(n.next_multiple_of(NR));

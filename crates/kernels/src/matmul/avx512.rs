@@ -183,7 +183,7 @@ impl<'a> Cut<'a> {
         let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
         let plan = Plan::new(threads, m, k, n);
         let number = (plan.rows < m).then(|| PRODUCTS.fetch_add(1, Ordering::Relaxed));
-        Self { onto, row, scale, a, b, stride: c.shape.row_stride, c: SharedMut::new(c.data), swapped, plan, number }
+        Self { onto, row, scale, a, b, stride: c.shape.row_stride, c: c.data, swapped, plan, number }
     }
 
     fn row_tasks(&self) -> usize {

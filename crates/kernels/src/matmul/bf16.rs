@@ -198,7 +198,7 @@ impl<'a> Cut<'a> {
             operand.copy = Some(*used);
             *used += (blocks_of_part * operand.block_words(plan.kc)).next_multiple_of(LANES);
         }
-        let (c, stride) = (SharedMut::new(c.data), c.shape.row_stride);
+        let (c, stride) = (c.data, c.shape.row_stride);
         Self { onto, row, scale, a, b, c, stride, plan, blocks, blocks_of_part }
     }
 

@@ -35,7 +35,7 @@ pub struct View<'a> {
 /// A mutable [`View`]. Invariant: rows do not overlap (`row_stride >= cols`) and `col_stride` is 1.
 #[derive(Debug)]
 pub struct ViewMut<'a> {
-    data: &'a mut [f32],
+    data: SharedMut<'a, f32>,
     shape: Shape,
 }
 
@@ -123,6 +123,27 @@ impl<'a> ViewMut<'a> {
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(rows < 2 || row_stride >= cols, "rows of {cols} overlap at stride {row_stride}");
         let shape = Shape { rows, cols, row_stride, col_stride: 1 };
+        shape.assert_fits(data.len());
+        Self { data: SharedMut::new(data), shape }
+    }
+
+    /// A matrix inside what several tasks share, from element `start` on.
+    ///
+    /// Panics: as [`ViewMut::strided`].
+    ///
+    /// # Safety
+    /// As long as it lives, nobody else may read or write its elements; those between its rows may be others'.
+    pub(crate) unsafe fn shared(
+        shared: &SharedMut<'a, f32>,
+        start: usize,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Self {
+        assert!(rows < 2 || row_stride >= cols, "rows of {cols} overlap at stride {row_stride}");
+        let shape = Shape { rows, cols, row_stride, col_stride: 1 };
+        // SAFETY: the caller's promise.
+        let data = unsafe { shared.from(start) };
         shape.assert_fits(data.len());
         Self { data, shape }
     }
@@ -222,7 +243,7 @@ pub fn matmul_by_gemm(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'
 /// Makes each row of `c` a copy of `row`.
 fn fill_rows(exec: Exec, row: &[f32], c: &mut ViewMut<'_>) {
     let (Shape { rows, row_stride, .. }, block) = (c.shape, TASK_ELEMENTS.div_ceil(row.len().max(1)));
-    let shared = SharedMut::new(c.data);
+    let shared = &c.data;
     for_each(exec, rows.div_ceil(block), |index| {
         for i in index * block..rows.min((index + 1) * block) {
             // SAFETY: rows do not overlap, and each is one task's.
@@ -240,7 +261,7 @@ fn through_gemm(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c:
     // A multiple of 48 keeps the pieces whole numbers of register tiles of every kernel.
     let step = side.div_ceil(pieces).next_multiple_of(48);
     let stride = c.shape.row_stride;
-    let shared = SharedMut::new(c.data);
+    let shared = c.data;
     for_each(exec, side.div_ceil(step), |piece| {
         let start = piece * step;
         let len = step.min(side - start);
@@ -283,7 +304,7 @@ fn portable(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: Vie
     const TILE: usize = 16;
     let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
     let stride = c.shape.row_stride;
-    let shared = SharedMut::new(c.data);
+    let shared = c.data;
     for_each(exec, m, |i| {
         // SAFETY: rows do not overlap, and each is one task's.
         let out = unsafe { shared.slice(i * stride, n) };
