@@ -90,3 +90,29 @@ fn a_report_needs_no_network_and_no_other_file() {
     }
     assert!(run.join("plots/loss.png").exists() && run.join("plots/loss.svg").exists());
 }
+
+#[test]
+fn the_precision_in_use_is_said_in_the_dry_run_and_in_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = "pretrain --data builtin:stories:1 --tokenizer byte --context-length 16 --hidden-size 8 --num-hidden-layers 1 \
+                 --num-attention-heads 1 --max-steps 2 --sample-tokens 0 --out run --precision mixed";
+    let run = |more: &[&str]| {
+        let arguments: Vec<&str> = sizes.split_whitespace().chain(more.iter().copied()).collect();
+        let output = cavy_in(folder.path(), &arguments);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        text
+    };
+    // Which of the two depends on the machine.
+    let said = |text: &str| {
+        text.contains("f32, since this CPU has no half-precision products")
+            || text.contains("mixed, as set") && text.contains("operands of matrix products are rounded to BF16")
+    };
+    let plan = run(&["--dry-run"]);
+    assert!(plan.lines().any(|line| line.starts_with("precision ") && said(line)), "{plan}");
+    let log = run(&[]);
+    assert!(log.lines().any(|line| line.starts_with("precision: ") && said(line)), "{log}");
+    let page = fs_err::read_to_string(folder.path().join("run/report.html")).unwrap();
+    let line = page.lines().find(|line| line.contains("Precision: ")).unwrap();
+    assert!(said(line), "{line}");
+}
