@@ -18,6 +18,7 @@ pub mod gelu;
 mod golden;
 pub mod grad_norm;
 pub mod head;
+pub mod int8;
 pub mod kv_cache;
 mod lanes;
 pub mod layer_norm;
