@@ -41,7 +41,7 @@ impl Plan {
         let data = data::prepare(settings, None, &mut |note| text::say(&note))?;
         let model = model_config(settings, data.tokenizer.vocab_size())?;
         let steps_per_epoch = Sampler::new(settings, data.train.len())?.steps_per_epoch();
-        let machine = Machine::of_run(&settings.run);
+        let machine = Machine::of_run(settings);
         Ok(Self {
             schedule: Schedule::new(&settings.optimization, settings.optimization.total_steps(steps_per_epoch)),
             steps_per_epoch,

@@ -1,6 +1,6 @@
 //! What the machine can do, against which a run's throughput is held.
 
-use crate::settings::{Precision, RunSettings};
+use crate::settings::{Precision, Settings};
 use cavy_ops::kernels::matmul::{Onto, View, ViewMut, matmul};
 use cavy_ops::{Exec, kernels};
 use std::time::{Duration, Instant};
@@ -22,8 +22,15 @@ pub struct Machine {
 
 impl Machine {
     /// Measures the machine, and chooses what the settings leave open.
-    pub fn of_run(run: &RunSettings) -> Self {
-        Self::new(Exec::new(run.worker_threads()), run.precision)
+    pub fn of_run<S: Settings>(settings: &S) -> Self {
+        let run = settings.run();
+        match settings.needs_f32().filter(|_| run.precision == Precision::Auto) {
+            None => Self::new(Exec::new(run.worker_threads()), run.precision),
+            Some(why) => {
+                let plain = Self::new(Exec::new(run.worker_threads()), Precision::F32);
+                Self { precision: format!("f32, chosen by auto {why}"), ..plain }
+            }
+        }
     }
 
     /// The same on the instruction set and threads of `exec`.
@@ -89,7 +96,26 @@ pub fn matmul_flops_per_s(exec: Exec) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{DpoSettings, SftSettings};
     use cavy_ops::Isa;
+
+    #[test]
+    fn preferences_that_change_every_weight_are_learned_in_f32() {
+        let mut settings = DpoSettings::default();
+        settings.run.precision = Precision::Auto;
+        settings.adapter.r = 0;
+        let machine = Machine::of_run(&settings);
+        assert!(machine.exec.half_products().is_none(), "{}", machine.precision);
+        assert!(machine.precision.starts_with("f32, chosen by auto since the margin"), "{}", machine.precision);
+        settings.adapter.r = 8;
+        assert!(!Machine::of_run(&settings).precision.contains("margin"));
+        settings.adapter.r = 0;
+        settings.run.precision = Precision::Mixed;
+        assert!(!Machine::of_run(&settings).precision.contains("margin"), "what is asked for is done");
+        let mut settings = SftSettings::default();
+        settings.run.precision = Precision::Auto;
+        assert!(!Machine::of_run(&settings).precision.contains("margin"));
+    }
 
     #[test]
     fn what_is_in_use_is_said_with_the_reason() {

@@ -63,7 +63,7 @@ pub fn run_objective<O: Objective>(
     let began = Instant::now();
     settings.validate()?;
     cavy_ops::kernels::parallel::flush_denormals();
-    let machine = Machine::of_run(settings.run());
+    let machine = Machine::of_run(settings);
     cavy_ops::set_exec(machine.exec);
     let last_saved = checkpoint::list(run_dir)?.pop();
     if !resume && (last_saved.is_some() || run_dir.join("metrics.jsonl").exists()) {

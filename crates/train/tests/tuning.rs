@@ -288,6 +288,24 @@ fn a_new_adapter_changes_nothing_until_it_has_learned() {
 }
 
 #[test]
+fn an_adapter_learns_over_a_base_in_8_bits_as_over_one_in_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |base_dtype: BaseDtype, name: &str| {
+        let run_dir = folder.path().join(name);
+        let mut settings = SftSettings { adapter: lora(4), ..sft_settings(folder.path()) };
+        settings.model.base_dtype = base_dtype;
+        run_sft(&settings, &run_dir, false, 0).unwrap();
+        losses(&run_dir)
+    };
+    let (exact, rounded) = (of(BaseDtype::F32, "f32"), of(BaseDtype::Int8, "int8"));
+    assert!(exact[0] > 1.01 * exact[exact.len() - 1], "nothing was learned: {exact:?}");
+    assert_ne!(exact, rounded);
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!((rounded / exact - 1.0).abs() < 5e-3, "{rounded} in 8 bits, {exact} in f32");
+    }
+}
+
+#[test]
 fn another_base_under_the_same_name_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let settings = SftSettings { adapter: lora(4), ..sft_settings(folder.path()) };

@@ -3,6 +3,7 @@
 use crate::error::CliError;
 use crate::{Ending, text};
 use cavy_ops::Exec;
+use cavy_ops::kernels::int8::{self, Int8Matrix};
 use cavy_ops::kernels::matmul::{Onto, View, ViewMut, matmul, matmul_by_gemm};
 use cavy_ops::kernels::{HalfFormat, Precision, parallel};
 use clap::Args;
@@ -104,6 +105,13 @@ fn rates(args: &ProductsArgs, exec: Exec, layer: Layer, pass: Pass) -> Vec<(&'st
             HalfFormat::Bf16 => "bf16",
         };
         ways.push((name, Box::new(|c| matmul(half, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))));
+    }
+    // What is frozen has no gradient. Rounding the weight is not part of the product, rounding what meets it is.
+    let weight = Int8Matrix::quantize(exec, &w, outputs, inputs);
+    match pass {
+        Pass::Forward => ways.push(("int8", Box::new(|c| int8::forward(exec, &x, &weight, None, c)))),
+        Pass::InputGradient => ways.push(("int8", Box::new(|c| int8::backward_input(exec, &y, &weight, c)))),
+        Pass::WeightGradient => (),
     }
     let mut seconds = vec![Vec::new(); ways.len()];
     // The first round only warms up.

@@ -33,7 +33,7 @@ impl TuningPlan {
         steps_per_epoch: usize,
         (tokens, longest, examples): (usize, usize, usize),
     ) -> Result<Self, CliError> {
-        let (optimization, machine) = (settings.optimization(), Machine::of_run(settings.run()));
+        let (optimization, machine) = (settings.optimization(), Machine::of_run(settings));
         cavy_ops::set_exec(machine.exec);
         let model = tuned.model(None, &Device::flex().autodiff())?;
         let counts = parameter_counts(&model);

@@ -9,6 +9,7 @@ use super::matrix::PackedMatrix;
 use super::panels;
 use super::rows::{Rows, Tasks, Weight};
 use crate::exec::{Exec, Isa};
+use crate::int8;
 use crate::parallel::for_each;
 use crate::simd::dispatch;
 use std::cell::RefCell;
@@ -42,7 +43,7 @@ pub struct Product<'a> {
 /// Numbers: for quantized formats and up to 16 rows, `x` is rounded to 8 bits in runs of 32 (see
 /// [`super::rounded_activations`]); integer products of a run are exact and the runs are added in order, in f32. A NaN or
 /// infinity in a row of `x` makes the whole row of `y` NaN. With more rows, and for float formats, `x` stays as it is and
-/// sums are f32. The bias is one more term. An `exec` that rounds activations does so for any number of rows, with scales in binary16.
+/// sums are f32, but with a matrix of [`PackedMatrix::quantize_rows`], see [`crate::int8`]. The bias is one more term. An `exec` that rounds activations does so for any number of rows, with scales in binary16.
 /// Law: the same bits for any number of threads. Among up to 16 rows, a row of `y` has the same bits whatever the other
 /// rows and their number, on AVX-512 as on AVX2; with float formats on AVX2 also among more.
 /// Panics: if the lengths do not fit together.
@@ -125,7 +126,9 @@ pub fn linear_many(exec: Exec, x: &[f32], products: &mut [Product<'_>]) {
             }
         }
         for product in products {
-            if quantized(product) || in_rows(product) {
+            if let Some(in_rows) = product.weight.in_rows().filter(|_| n > FEW_QUANTIZED_ROWS) {
+                int8::forward(exec, x, in_rows, product.bias, product.y);
+            } else if quantized(product) || in_rows(product) {
                 in_place.push(Tasks::new(exec.threads(), Weight::of(product.weight), product.bias, n, product.y));
             } else {
                 panels::forward(exec, x, product);

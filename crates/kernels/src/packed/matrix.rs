@@ -1,6 +1,7 @@
 //! A matrix in its storage form.
 
 use super::format::Format;
+use crate::int8::Int8Matrix;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct PackedMatrix {
     cols: usize,
     storage: Storage,
     range: Range<usize>,
+    /// The same numbers with one scale a row, for products of integers with many rows.
+    in_rows: Option<Arc<Int8Matrix>>,
 }
 
 impl PackedMatrix {
@@ -75,7 +78,7 @@ impl PackedMatrix {
         if end.checked_sub(start) != Some(expected) || end > available {
             return Err(PackedError::Bytes { format, rows, cols, expected, start, end, available });
         }
-        Ok(Self { format, rows, cols, storage, range })
+        Ok(Self { format, rows, cols, storage, range, in_rows: None })
     }
 
     /// The matrix that fills `bytes`.
@@ -84,6 +87,16 @@ impl PackedMatrix {
     pub fn from_bytes(format: Format, rows: usize, cols: usize, bytes: Vec<u8>) -> Result<Self, PackedError> {
         let range = 0..bytes.len();
         Self::new(format, rows, cols, Arc::new(bytes), range)
+    }
+
+    /// The same matrix, whose numbers are also there with one scale a row.
+    pub(super) fn with_rows(self, in_rows: Int8Matrix) -> Self {
+        Self { in_rows: Some(Arc::new(in_rows)), ..self }
+    }
+
+    /// Its numbers with one scale a row, where [`PackedMatrix::quantize_rows`] made it.
+    pub fn in_rows(&self) -> Option<&Int8Matrix> {
+        self.in_rows.as_deref()
     }
 
     /// The storage form.

@@ -12,6 +12,7 @@ use super::linear::Product;
 use super::matrix::PackedMatrix;
 use super::rows::{ROW_GROUP, Weight};
 use crate::exec::Exec;
+use crate::int8;
 use crate::linear::begin_with_bias;
 use crate::matmul::{Onto, View, ViewMut, matmul};
 use std::cell::RefCell;
@@ -27,7 +28,8 @@ thread_local! {
 
 /// `y = x W^T + b` with activations as they are, whatever their number: the forward pass that [`backward_input`] belongs to.
 ///
-/// Numbers: f32 sums; nothing is rounded to 8 bits, as [`super::linear`] does for a few rows of a quantized weight.
+/// Numbers: f32 sums; nothing is rounded to 8 bits, as [`super::linear`] does for a few rows of a quantized weight. A matrix of
+/// [`PackedMatrix::quantize_rows`] is multiplied as [`crate::int8`] does, with activations of 8 bits.
 /// Law: the same bits for any number of threads.
 /// Panics: if the lengths do not fit together.
 /// Source: see the file's head.
@@ -39,12 +41,16 @@ pub fn linear_unrounded(exec: Exec, x: &[f32], weight: &PackedMatrix, bias: Opti
     let fits = x.len() == n * weight.cols() && y.len() == n * weight.rows();
     assert!(fits, "{weight:?}, {} activations, {} results", x.len(), y.len());
     assert!(bias.is_none_or(|bias| bias.len() == weight.rows()), "a bias of {weight:?}");
+    if let Some(in_rows) = weight.in_rows() {
+        return int8::forward(exec, x, in_rows, bias, y);
+    }
     forward(exec, x, &mut Product { weight, bias, y });
 }
 
 /// `d_x = d_y W`, the gradient by the input of a frozen layer.
 ///
-/// Numbers: f32 sums, panels of the weight in order. A weight is the f32 that [`dequantize`] finds.
+/// Numbers: f32 sums, panels of the weight in order. A weight is the f32 that [`dequantize`] finds. A matrix of
+/// [`PackedMatrix::quantize_rows`] is multiplied as [`crate::int8`] does, with gradients of 8 bits.
 /// Law: the same bits for any number of threads.
 /// Panics: if the lengths do not fit together.
 /// Source: see the file's head.
@@ -55,6 +61,9 @@ pub fn backward_input(exec: Exec, d_y: &[f32], weight: &PackedMatrix, d_x: &mut 
     assert!(fits, "{weight:?}, {} gradients of inputs, {} of results", d_x.len(), d_y.len());
     if rows == 0 {
         return d_x.fill(0.0);
+    }
+    if let Some(in_rows) = weight.in_rows() {
+        return int8::backward_input(exec, d_y, in_rows, d_x);
     }
     let mut onto = Onto::Overwrite;
     for_each_panel(exec, Weight::of(weight), |range, panel| {

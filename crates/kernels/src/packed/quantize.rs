@@ -2,10 +2,12 @@
 //!
 //! Source: the reference quantizers (`quantize_row_*_ref`) of `ggml-quants.c`, <https://github.com/ggml-org/llama.cpp>.
 
+use super::dequantize::dequantize;
 use super::format::Format;
-use super::half::{f32_to_bf16, f32_to_f16};
+use super::half::{f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::matrix::{PackedError, PackedMatrix};
 use crate::exec::Exec;
+use crate::int8::Int8Matrix;
 use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::for_each_chunk;
 
@@ -57,6 +59,46 @@ impl PackedMatrix {
         }
         assert_eq!(weights.len(), rows * cols, "a {rows} x {cols} matrix");
         quantize(exec, format, weights).map(|bytes| Self::from_bytes(format, rows, cols, bytes))
+    }
+}
+
+impl PackedMatrix {
+    /// A matrix of `weights`, `(rows, cols)`, in Q8_0, where all blocks of a row have one scale: products with many rows are
+    /// then those of [`crate::int8`], which round activations and gradients to 8 bits, everything else sees the blocks.
+    ///
+    /// Numbers: an entry is off by at most half a step of its row, `max |row| / 127`, and what rounding that to binary16 adds.
+    /// Memory: 2.06 bytes a weight, in both forms.
+    /// Errors: if a row is empty or no whole number of blocks.
+    /// Panics: if `weights` is not `rows * cols` long.
+    pub fn quantize_rows(exec: Exec, rows: usize, cols: usize, weights: &[f32]) -> Result<Self, PackedError> {
+        let format = Format::Q8_0;
+        if cols == 0 || format.bytes_of(rows, cols).is_none() {
+            return Err(PackedError::Shape { format, rows, cols });
+        }
+        assert_eq!(weights.len(), rows * cols, "a {rows} x {cols} matrix");
+        let row_bytes = cols / format.block_len() * format.block_bytes();
+        let mut bytes = vec![0; rows * row_bytes];
+        for_each_chunk(exec, &mut bytes, row_bytes, |row, bytes| {
+            let weights = &weights[row * cols..][..cols];
+            // A NaN stays one, in the scale.
+            let largest = weights
+                .iter()
+                .fold(0.0_f32, |largest, x| if x.abs() <= largest || largest.is_nan() { largest } else { x.abs() });
+            let step = f32_to_f16(largest / 127.0);
+            let inverse = inverse(f16_to_f32(step));
+            for (block, x) in bytes.chunks_exact_mut(format.block_bytes()).zip(weights.chunks_exact(format.block_len()))
+            {
+                block[..2].copy_from_slice(&step.to_le_bytes());
+                block[2..]
+                    .iter_mut()
+                    .zip(x)
+                    .for_each(|(byte, x)| *byte = (x * inverse).round().clamp(-127.0, 127.0) as i8 as u8);
+            }
+        });
+        let mut values = vec![0.0; weights.len()];
+        dequantize(exec, format, &bytes, &mut values);
+        let in_rows = Int8Matrix::quantize(exec, &values, rows, cols);
+        Ok(Self::from_bytes(format, rows, cols, bytes)?.with_rows(in_rows))
     }
 }
 
@@ -189,5 +231,67 @@ mod tests {
             assert!(quantize(Exec::new(1), format, &[0.0; 256]).is_none());
         }
         assert!(PackedMatrix::quantize(Exec::new(1), Format::Q4_0, 1, 33, &[0.0; 33]).unwrap().is_err());
+    }
+
+    #[test]
+    fn rows_have_one_scale_and_both_forms_the_same_numbers() {
+        let (rows, cols, exec) = (5, 96, Exec::new(2));
+        let mut weights: Vec<f32> = test_input(rows * cols, 3);
+        weights[cols..2 * cols].iter_mut().for_each(|x| *x *= 1e3);
+        weights[2 * cols..3 * cols].fill(0.0);
+        let matrix = PackedMatrix::quantize_rows(exec, rows, cols, &weights).unwrap();
+        let mut values = vec![f32::NAN; rows * cols];
+        crate::packed::dequantize(exec, Format::Q8_0, matrix.bytes(), &mut values);
+        let mut in_rows = vec![f32::NAN; rows * cols];
+        matrix.in_rows().unwrap().dequantize(exec, &mut in_rows);
+        for (row, weights) in weights.chunks(cols).enumerate() {
+            let bytes = &matrix.bytes()[row * 3 * 34..][..3 * 34];
+            assert!(bytes.chunks(34).all(|block| block[..2] == bytes[..2]), "row {row}");
+            let largest = weights.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            for (col, &weight) in weights.iter().enumerate() {
+                let (value, other) = (values[row * cols + col], in_rows[row * cols + col]);
+                // Half a step, and the largest magnitudes lose what rounding the step to binary16 takes.
+                assert!(
+                    (value - weight).abs() <= largest * (0.5 / 127.0 + 1.0 / 2048.0),
+                    "{row} {col}: {value} {weight}"
+                );
+                assert!((value - other).abs() <= 1e-6 * largest, "{row} {col}: {value} {other}");
+            }
+        }
+        // A NaN or an infinity spoils its row in both forms.
+        for bad in [f32::NAN, f32::INFINITY] {
+            let spoilt: Vec<f32> = weights.iter().enumerate().map(|(i, &x)| if i == 7 { bad } else { x }).collect();
+            let matrix = PackedMatrix::quantize_rows(exec, rows, cols, &spoilt).unwrap();
+            crate::packed::dequantize(exec, Format::Q8_0, matrix.bytes(), &mut values);
+            matrix.in_rows().unwrap().dequantize(exec, &mut in_rows);
+            for values in [&values, &in_rows] {
+                assert!(values[..cols].iter().all(|x| x.is_nan()) && values[cols..].iter().all(|x| x.is_finite()));
+            }
+        }
+        let error = PackedMatrix::quantize_rows(exec, 2, 40, &[0.0; 80]).unwrap_err();
+        assert!(error.to_string().contains("blocks of 32"), "{error}");
+    }
+
+    #[test]
+    fn many_rows_meet_the_integers_and_few_the_blocks() {
+        let (rows, cols, exec) = (24, 64, Exec::new(2));
+        let weights = test_input(rows * cols, 3);
+        let matrix = PackedMatrix::quantize_rows(exec, rows, cols, &weights).unwrap();
+        let blocks = PackedMatrix::from_bytes(Format::Q8_0, rows, cols, matrix.bytes().to_vec()).unwrap();
+        for n in [3, 40] {
+            let (x, bias) = (test_input(n * cols, 5), test_input(rows, 6));
+            let [mut y, mut of_blocks, mut of_integers] = [(); 3].map(|()| vec![f32::NAN; n * rows]);
+            crate::packed::linear(exec, &x, &matrix, Some(&bias), &mut y);
+            crate::packed::linear(exec, &x, &blocks, Some(&bias), &mut of_blocks);
+            crate::int8::forward(exec, &x, matrix.in_rows().unwrap(), Some(&bias), &mut of_integers);
+            assert_eq!(y, if n == 3 { of_blocks } else { of_integers.clone() });
+            // With a backward pass, always.
+            crate::packed::linear_unrounded(exec, &x, &matrix, Some(&bias), &mut y);
+            assert_eq!(y, of_integers);
+            let (mut d_x, mut expected) = (vec![f32::NAN; n * cols], vec![f32::NAN; n * cols]);
+            crate::packed::backward_input(exec, &y, &matrix, &mut d_x);
+            crate::int8::backward_input(exec, &y, matrix.in_rows().unwrap(), &mut expected);
+            assert_eq!(d_x, expected);
+        }
     }
 }

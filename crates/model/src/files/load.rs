@@ -20,6 +20,8 @@ pub enum Weights {
     AsStored,
     /// Converted to a form that can be written.
     Packed(Format),
+    /// 8 bits with one scale a row, and products of many tokens in 8 bits: the layers of blocks. Output head and embedding are Q8_0.
+    Int8,
 }
 
 /// The weight of the head of Hugging Face's `*ForSequenceClassification`.
@@ -138,13 +140,15 @@ fn packed(
         Weights::F32 => return Ok(None),
         Weights::AsStored => format_of(info.dtype).unwrap_or(Format::F32),
         Weights::Packed(format) => format,
+        Weights::Int8 => Format::Q8_0,
     };
     let [rows, cols] = shape;
+    let in_rows = weights == Weights::Int8 && name.contains(".h.") | name.contains(".layers.");
     if wanted == Format::F32 {
         return Ok(None);
     }
     let broken = |source| ModelError::Packed { name: name.to_owned(), source };
-    if format_of(info.dtype) == Some(wanted) && !transposed {
+    if format_of(info.dtype) == Some(wanted) && !transposed && !in_rows {
         check(source, info, &shape)?;
         let bytes = source.tensors.bytes(&info.name)?;
         let range = 0..bytes.len();
@@ -154,6 +158,9 @@ fn packed(
         return Ok(None); // Its rows are not whole blocks: it stays f32, as in other converters.
     }
     let values = values(source, info, name, &shape)?;
+    if in_rows {
+        return PackedMatrix::quantize_rows(exec(), rows, cols, &values).map(Some).map_err(broken);
+    }
     let packed = PackedMatrix::quantize(exec(), wanted, rows, cols, &values);
     packed.ok_or(ModelError::ReadOnlyFormat { format: wanted.to_string() })?.map(Some).map_err(broken)
 }

@@ -51,6 +51,8 @@ pub enum BaseDtype {
     #[serde(rename = "q8_0")]
     #[value(name = "q8_0")]
     Q8_0,
+    /// 8 bits a weight, and products of 8-bit numbers forward and backward: the fastest
+    Int8,
     /// 4 bits a weight
     #[serde(rename = "q4_0")]
     #[value(name = "q4_0")]
@@ -71,6 +73,7 @@ impl BaseDtype {
             Self::F32 => Weights::F32,
             Self::Bf16 => Weights::Packed(Format::Bf16),
             Self::Q8_0 => Weights::Packed(Format::Q8_0),
+            Self::Int8 => Weights::Int8,
             Self::Q4_0 => Weights::Packed(Format::Q4_0),
             Self::Q4_1 => Weights::Packed(Format::Q4_1),
         }

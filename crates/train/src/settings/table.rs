@@ -29,6 +29,11 @@ pub trait Settings: Args + Clone + Debug + Default + PartialEq + Serialize + Des
     /// What is kept.
     fn checkpoints(&self) -> &CheckpointSettings;
 
+    /// Why `precision = "auto"` is f32 whatever the machine has, if it is.
+    fn needs_f32(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Checks that the settings can run: sizes above zero, heads that divide the width, fractions in range, rates in
     /// order.
     ///
