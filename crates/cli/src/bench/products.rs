@@ -95,6 +95,8 @@ fn rates(args: &ProductsArgs, exec: Exec, layer: Layer, pass: Pass) -> Vec<(&'st
         Pass::WeightGradient => (ys.t(), xs, outputs, inputs),
     };
     let mut c = vec![0.0; rows * cols];
+    // Rounding the weight is not part of the product, rounding what meets it is.
+    let weight = Int8Matrix::quantize(exec, &w, outputs, inputs);
     let half = exec.with_precision(Precision::Mixed);
     let mut ways: Vec<Way<'_>> = vec![
         ("gemm f32", Box::new(|c| matmul_by_gemm(exec, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))),
@@ -106,8 +108,7 @@ fn rates(args: &ProductsArgs, exec: Exec, layer: Layer, pass: Pass) -> Vec<(&'st
         };
         ways.push((name, Box::new(|c| matmul(half, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))));
     }
-    // What is frozen has no gradient. Rounding the weight is not part of the product, rounding what meets it is.
-    let weight = Int8Matrix::quantize(exec, &w, outputs, inputs);
+    // A frozen weight has no gradient.
     match pass {
         Pass::Forward => ways.push(("int8", Box::new(|c| int8::forward(exec, &x, &weight, None, c)))),
         Pass::InputGradient => ways.push(("int8", Box::new(|c| int8::backward_input(exec, &y, &weight, c)))),
