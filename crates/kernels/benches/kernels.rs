@@ -91,6 +91,7 @@ mod products {
     use super::*;
     use cavy_kernels::attention::{self, Attention, Heads};
     use cavy_kernels::head::{self, HeadInput};
+    use cavy_kernels::int8::{self, Int8Matrix};
     use cavy_kernels::matmul::{Onto, View, ViewMut, matmul};
     use cavy_kernels::parallel::for_each;
     use cavy_kernels::segments::Segments;
@@ -178,6 +179,28 @@ mod products {
     #[divan::bench(args = CASES, consts = THREADS, min_time = 0.2, sample_count = 10)]
     fn mixed_product<const THREADS: usize>(bencher: Bencher<'_, '_>, case: Case) {
         multiply(bencher, Exec::new(THREADS).with_precision(Precision::Mixed), case);
+    }
+
+    /// Tokens, outputs and inputs of a frozen layer.
+    const LAYERS: [[usize; 3]; 3] = [[N, F, D], [N, D, F], [256, V, D]];
+
+    #[divan::bench(args = LAYERS, consts = THREADS, min_time = 0.2, sample_count = 10)]
+    fn int8_forward<const THREADS: usize>(bencher: Bencher<'_, '_>, [n, rows, cols]: [usize; 3]) {
+        let (exec, x, w, mut y) = (Exec::new(THREADS), values(n * cols), values(rows * cols), vec![0.0; n * rows]);
+        let weight = Int8Matrix::quantize(exec, &w, rows, cols);
+        let items = ItemsCount::new(2 * n * rows * cols);
+        bencher.counter(items).bench_local(|| int8::forward(exec, &x, &weight, None, &mut y));
+        let first_rows = Int8Matrix::quantize(exec, &w[..4 * cols], 4, cols);
+        assert_near(&y[..4], &int8::reference::forward(&x[..cols], &first_rows));
+    }
+
+    #[divan::bench(args = LAYERS, consts = THREADS, min_time = 0.2, sample_count = 10)]
+    fn int8_backward<const THREADS: usize>(bencher: Bencher<'_, '_>, [n, rows, cols]: [usize; 3]) {
+        let (exec, d_y, w, mut d_x) = (Exec::new(THREADS), values(n * rows), values(rows * cols), vec![0.0; n * cols]);
+        let weight = Int8Matrix::quantize(exec, &w, rows, cols);
+        let items = ItemsCount::new(2 * n * rows * cols);
+        bencher.counter(items).bench_local(|| int8::backward_input(exec, &d_y, &weight, &mut d_x));
+        assert_near(&d_x[..cols], &int8::reference::backward_input(&d_y[..rows], &weight));
     }
 
     /// Sequences, tokens of each, heads and their size: of GPT-2 and of a model 128 wide.

@@ -135,6 +135,7 @@ fn quantizing_is_off_by_at_most_half_a_scale_and_keeps_what_is_not_finite() {
     weight[6 * cols + 499] = f32::NAN;
     let matrix = Int8Matrix::quantize(Exec::new(2), &weight, rows, cols);
     assert_eq!((matrix.rows(), matrix.cols(), matrix.quants().len()), (rows, cols, rows * cols));
+    assert_eq!(matrix.scales()[3], 0.0);
     let mut back = vec![f32::INFINITY; rows * cols];
     matrix.dequantize(Exec::new(2), &mut back);
     for (row, (back, w)) in back.chunks(cols).zip(weight.chunks(cols)).enumerate() {
