@@ -96,25 +96,26 @@ pub fn matmul_flops_per_s(exec: Exec) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{DpoSettings, SftSettings};
+    use crate::PretrainSettings;
+    use crate::settings::DpoSettings;
     use cavy_ops::Isa;
 
     #[test]
-    fn preferences_that_change_every_weight_are_learned_in_f32() {
+    fn auto_fine_tunes_whole_models_in_f32() {
         let mut settings = DpoSettings::default();
         settings.run.precision = Precision::Auto;
         settings.adapter.r = 0;
         let machine = Machine::of_run(&settings);
         assert!(machine.exec.half_products().is_none(), "{}", machine.precision);
-        assert!(machine.precision.starts_with("f32, chosen by auto since the margin"), "{}", machine.precision);
+        assert!(machine.precision.starts_with("f32, chosen by auto since fine-tuning"), "{}", machine.precision);
         settings.adapter.r = 8;
-        assert!(!Machine::of_run(&settings).precision.contains("margin"));
+        assert!(!Machine::of_run(&settings).precision.contains("fine-tuning"));
         settings.adapter.r = 0;
         settings.run.precision = Precision::Mixed;
-        assert!(!Machine::of_run(&settings).precision.contains("margin"), "what is asked for is done");
-        let mut settings = SftSettings::default();
+        assert!(!Machine::of_run(&settings).precision.contains("fine-tuning"), "what is asked for is done");
+        let mut settings = PretrainSettings::default();
         settings.run.precision = Precision::Auto;
-        assert!(!Machine::of_run(&settings).precision.contains("margin"));
+        assert!(!Machine::of_run(&settings).precision.contains("fine-tuning"));
     }
 
     #[test]

@@ -149,6 +149,10 @@ impl Settings for ClassifySettings {
     const VERB: &'static str = "classify";
     const FREE: &'static [&'static str] = &["model", "data"];
 
+    fn needs_f32(&self) -> Option<&'static str> {
+        self.adapter.needs_f32()
+    }
+
     fn run(&self) -> &RunSettings {
         &self.run
     }

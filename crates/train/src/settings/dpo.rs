@@ -170,8 +170,7 @@ impl Settings for DpoSettings {
     const FREE: &'static [&'static str] = &["model", "data", "num_samples", "test_answers", "reference_logps"];
 
     fn needs_f32(&self) -> Option<&'static str> {
-        let all_learn = self.adapter.r == 0 && self.adapter.init_adapter.is_empty();
-        all_learn.then_some("since the margin to the reference is small beside what rounding changing weights moves it")
+        self.adapter.needs_f32()
     }
 
     fn run(&self) -> &RunSettings {

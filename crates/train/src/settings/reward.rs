@@ -87,6 +87,10 @@ impl Settings for RewardSettings {
     const VERB: &'static str = "reward";
     const FREE: &'static [&'static str] = &["model", "data", "num_samples"];
 
+    fn needs_f32(&self) -> Option<&'static str> {
+        self.adapter.needs_f32()
+    }
+
     fn run(&self) -> &RunSettings {
         &self.run
     }

@@ -213,6 +213,10 @@ impl Settings for SftSettings {
     const VERB: &'static str = "sft";
     const FREE: &'static [&'static str] = &["model", "data", "num_samples", "test_answers"];
 
+    fn needs_f32(&self) -> Option<&'static str> {
+        self.adapter.needs_f32()
+    }
+
     fn run(&self) -> &RunSettings {
         &self.run
     }
