@@ -82,15 +82,15 @@ fn pairs<T: FromStr>(key: &str, texts: &[String]) -> Result<BTreeMap<String, T>,
     texts.iter().map(read).collect()
 }
 
-/// Why fine-tuning wants f32, if it does: without an adapter the weights themselves change, by less than bf16 shows.
-pub(super) fn needs_f32(&self) -> Option<&'static str> {
-    (!self.is_on()).then_some("since fine-tuning changes weights by less than BF16 resolves")
-}
-
 impl AdapterSettings {
     /// Whether there is an adapter.
     pub fn is_on(&self) -> bool {
         self.r > 0 || !self.init_adapter.is_empty()
+    }
+
+    /// Why fine-tuning wants f32, if it does: without an adapter the weights themselves change, by less than bf16 shows.
+    pub(super) fn needs_f32(&self) -> Option<&'static str> {
+        (!self.is_on()).then_some("since fine-tuning changes weights by less than BF16 resolves")
     }
 
     /// The adapter that is asked for, if one is.
