@@ -7,6 +7,7 @@ use crate::pointwise::dropout;
 use crate::shared::{SharedInput, add_to};
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
+use cavy_kernels::Precision;
 use cavy_kernels::buffer::unfilled;
 use cavy_kernels::low_rank::{self, Factors};
 use cavy_kernels::matmul::Onto;
@@ -248,19 +249,18 @@ impl Weight<'_> {
     pub fn adapted_norms(&self, squares: &[f64], a: &Tensor<2>, b: &Tensor<2>, how: &LowRank) -> Vec<f32> {
         let (a, b) = (host(a), host(b));
         let ([inner, _], [out, _]) = (dims::<2>(&a), dims::<2>(&b));
+        // A norm is part of the weight, whatever operands of products are rounded to.
+        let exec = exec().with_precision(Precision::F32).with_rounded_activations(false);
         let mut products = unfilled(inner * out);
         match self {
             Self::Dense(weight) => {
                 let weight = host(weight);
-                cavy_kernels::linear::forward(exec(), slice(&a), slice(&weight), None, out, &mut products);
+                cavy_kernels::linear::forward(exec, slice(&a), slice(&weight), None, out, &mut products);
             }
-            // A norm is part of the weight, whatever activations are rounded to.
-            Self::Packed(packed) => {
-                linear_exact(exec().with_rounded_activations(false), slice(&a), packed, None, &mut products);
-            }
+            Self::Packed(packed) => linear_exact(exec, slice(&a), packed, None, &mut products),
         }
         let mut norms = unfilled(out);
-        low_rank::row_norms(exec(), &how.factors(&a, &b), squares, &products, &mut norms);
+        low_rank::row_norms(exec, &how.factors(&a, &b), squares, &products, &mut norms);
         norms
     }
 }
