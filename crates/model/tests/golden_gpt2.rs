@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
+mod adamw;
+
+use adamw::Update;
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_model::{Gpt2Config, Gradients, Model, ParameterInfo, ParameterVisitor, Pass, WeightInit};
+use cavy_ops::Segments;
 use cavy_ops::kernels::adamw::AdamW;
-use cavy_ops::{Segments, adamw_step};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -161,40 +164,13 @@ fn recomputed_gradients_are_the_same_bits() {
     }
 }
 
-/// AdamW on every parameter, with PyTorch's defaults but for the rate and the decay.
-struct Update {
-    rule: AdamW,
-    decay: f32,
-    step: u64,
-    moments: HashMap<String, Vec<Vec<f32>>>,
-}
-
-impl ParameterVisitor for Update {
-    fn visit<const D: usize>(
-        &mut self,
-        info: &ParameterInfo,
-        tensor: Tensor<D>,
-        gradient: Option<Tensor<D>>,
-    ) -> Tensor<D> {
-        let device = tensor.device();
-        let n: usize = info.shape.iter().product();
-        let moments = self.moments.entry(info.name.clone()).or_insert_with(|| vec![vec![0.0; n]; 2]);
-        let tensors = |x: &Vec<f32>| Tensor::from_data(TensorData::new(x.clone(), info.shape.clone()), &device);
-        let rule = AdamW { weight_decay: if info.decay { self.decay } else { 0.0 }, ..self.rule };
-        let state = (tensors(&moments[0]), tensors(&moments[1]));
-        let (tensor, (first, second)) = adamw_step(&rule, self.step, 1.0, tensor, gradient.unwrap(), state);
-        *moments = vec![first.into_data().try_to_vec().unwrap(), second.into_data().try_to_vec().unwrap()];
-        tensor
-    }
-}
-
 #[test]
 fn ten_adamw_losses_equal_pytorch() {
     for tied in [true, false] {
         for (decay, name) in [(0.1, "losses_f64"), (0.0, "losses_undecayed_f64")] {
             let golden = Golden::read(tied);
             let rule = AdamW { lr: 1e-3, ..AdamW::default() };
-            let mut update = Update { rule, decay, step: 0, moments: HashMap::new() };
+            let mut update = Update::new(rule, decay);
             let (mut model, mut losses) = (model(tied), Vec::new());
             for _ in 0..10 {
                 let (loss, gradients) = gradients(&model, false);

@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
+mod adamw;
+
+use adamw::Update;
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_model::{Gpt2Config, Gradients, Model, ParameterInfo, ParameterVisitor, Pass, WeightInit};
 use cavy_ops::kernels::adamw::AdamW;
 use cavy_ops::kernels::random::{subkey, uniform};
 use cavy_ops::kernels::{Exec, Precision};
-use cavy_ops::{LowRank, Segments, Weight, adamw_step, set_exec};
+use cavy_ops::{LowRank, Segments, Weight, set_exec};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,30 +87,6 @@ fn gradients(model: &Model, step: usize) -> (f64, Gradients) {
     (loss, gradients)
 }
 
-#[derive(Default)]
-struct Update {
-    step: u64,
-    moments: HashMap<String, [Vec<f32>; 2]>,
-}
-
-impl ParameterVisitor for Update {
-    fn visit<const D: usize>(
-        &mut self,
-        info: &ParameterInfo,
-        tensor: Tensor<D>,
-        gradient: Option<Tensor<D>>,
-    ) -> Tensor<D> {
-        let (device, n) = (tensor.device(), info.shape.iter().product());
-        let moments = self.moments.entry(info.name.clone()).or_insert_with(|| [vec![0.0; n], vec![0.0; n]]);
-        let tensors = |x: &Vec<f32>| Tensor::from_data(TensorData::new(x.clone(), info.shape.clone()), &device);
-        let rule = AdamW { lr: 1e-3, weight_decay: 0.0, ..AdamW::default() };
-        let state = (tensors(&moments[0]), tensors(&moments[1]));
-        let (tensor, (first, second)) = adamw_step(&rule, self.step, 1.0, tensor, gradient.unwrap(), state);
-        *moments = [first, second].map(|moment| moment.into_data().try_to_vec().unwrap());
-        tensor
-    }
-}
-
 /// `|found - exact| / |exact|` at the elements that the golden file has.
 fn error(found: &[f32], exact: &[f64]) -> f64 {
     let picked = (0..exact.len() as u64).map(|j| f64::from(found[(subkey(9, j) % found.len() as u64) as usize]));
@@ -139,7 +118,7 @@ fn gradients_in_mixed_precision_are_nearer_to_f64_than_those_of_autocast_in_ever
     let golden = Golden(fs_err::read(path).unwrap());
     let (f32, losses) = (Exec::new(2), golden.wide("losses"));
     let mixed = f32.with_precision(Precision::Mixed);
-    let (mut model, mut update) = (model(), Update::default());
+    let (mut model, mut update) = (model(), Update::new(AdamW { lr: 1e-3, ..AdamW::default() }, 0.0));
     let mut errors: HashMap<String, [f64; 2]> = HashMap::new();
     for (step, expected) in losses.iter().enumerate() {
         set_exec(mixed);

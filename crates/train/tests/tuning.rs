@@ -299,7 +299,8 @@ fn an_adapter_learns_over_a_base_in_8_bits_as_over_one_in_f32() {
     };
     let (exact, rounded) = (of(BaseDtype::F32, "f32"), of(BaseDtype::Int8, "int8"));
     assert!(exact[0] > 1.01 * exact[exact.len() - 1], "nothing was learned: {exact:?}");
-    assert_ne!(exact, rounded);
+    // Over blocks of 8 bits, what meets the weights is not rounded.
+    assert!(rounded != exact && rounded != of(BaseDtype::Q8_0, "blocks"));
     for (exact, rounded) in exact.iter().zip(&rounded) {
         assert!((rounded / exact - 1.0).abs() < 5e-3, "{rounded} in 8 bits, {exact} in f32");
     }

@@ -8,7 +8,7 @@
 //!
 //! Source: Goto and van de Geijn 2008.
 
-use super::{Onto, Product, Shape, View};
+use super::{Onto, Product, Shape, View, task_of};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
 use std::arch::x86_64::{
@@ -132,15 +132,10 @@ pub(super) fn matmuls<const K: usize>(
 ) {
     let products = products.map(|product| Cut::new(exec.threads(), product));
     let product_tasks: usize = products.iter().map(Cut::tasks).sum();
-    for_each(exec, product_tasks + tasks, |mut index| {
-        for product in &products {
-            if index < product.tasks() {
-                // SAFETY: AVX-512 is there, and each task runs once.
-                return PANELS.with_borrow_mut(|panels| unsafe { product.run(index, panels) });
-            }
-            index -= product.tasks();
-        }
-        task(index);
+    for_each(exec, product_tasks + tasks, |index| match task_of(products.iter().map(Cut::tasks), index) {
+        // SAFETY: AVX-512 is there, and each task runs once.
+        Ok((number, index)) => PANELS.with_borrow_mut(|panels| unsafe { products[number].run(index, panels) }),
+        Err(index) => task(index),
     });
 }
 
@@ -326,6 +321,28 @@ fn spread(row_stride: usize) -> bool {
     sets >= 2
 }
 
+/// Writes the sums of a register tile of `$R` rows and `$V` vectors where `$out` says. Not a function: one that takes the sums, inlined or not,
+/// makes the compiler keep them in memory through the loop before (a third slower).
+macro_rules! write_tile {
+    ($sums:ident, $out:ident, $R:ident, $V:ident) => {
+        let scale = _mm512_set1_ps($out.scale);
+        for v in 0..$V {
+            let mask = if v + 1 < $V { __mmask16::MAX } else { $out.last };
+            let row = match $out.row {
+                Some(row) => _mm512_maskz_loadu_ps(mask, row.add(v * LANES)),
+                None => _mm512_set1_ps(-0.0),
+            };
+            for r in 0..$R {
+                let at = $out.start.add(r * $out.stride + v * LANES);
+                let before = if $out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
+                let sum = _mm512_fmadd_ps($sums[r][v], scale, before);
+                _mm512_mask_storeu_ps(at, mask, sum);
+            }
+        }
+    };
+}
+pub(super) use write_tile;
+
 /// One register tile of `R` rows and `V` vectors.
 ///
 /// # Safety
@@ -378,20 +395,7 @@ unsafe fn tile<const R: usize, const V: usize, const IN_ROWS: bool>(steps: usize
             at_a = at_a.map(|at| at.wrapping_add(a_step));
             at_b = at_b.wrapping_add(b.step);
         }
-        let scale = _mm512_set1_ps(out.scale);
-        for v in 0..V {
-            let mask = if v + 1 < V { __mmask16::MAX } else { out.last };
-            let row = match out.row {
-                Some(row) => _mm512_maskz_loadu_ps(mask, row.add(v * LANES)),
-                None => _mm512_set1_ps(-0.0),
-            };
-            for r in 0..R {
-                let at = out.start.add(r * out.stride + v * LANES);
-                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
-                let sum = _mm512_fmadd_ps(sums[r][v], scale, before);
-                _mm512_mask_storeu_ps(at, mask, sum);
-            }
-        }
+        write_tile!(sums, out, R, V);
     }
 }
 

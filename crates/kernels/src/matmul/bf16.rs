@@ -11,7 +11,7 @@ mod pack;
 mod tile;
 
 use super::avx512::{LANES, Line, MR, NR, Out, lanes_below, room};
-use super::{Onto, Product, View};
+use super::{Onto, Product, View, task_of};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
 use std::cell::RefCell;
@@ -105,27 +105,23 @@ pub(super) fn matmuls<const K: usize>(
     let shared = SharedMut::new(&mut copies);
     for part in 0..parts {
         let copy_tasks: usize = products.iter().map(|product| product.copy_tasks(part)).sum();
-        for_each(exec, copy_tasks, |mut index| {
-            for product in &products {
-                if index < product.copy_tasks(part) {
-                    // SAFETY: the machine has the instructions, and each task runs once.
-                    return unsafe { product.copy(part, index, shared.as_mut_ptr().cast()) };
-                }
-                index -= product.copy_tasks(part);
+        for_each(exec, copy_tasks, |index| {
+            if let Ok((number, index)) = task_of(products.iter().map(|product| product.copy_tasks(part)), index) {
+                // SAFETY: the machine has the instructions, and each task runs once.
+                unsafe { products[number].copy(part, index, shared.as_mut_ptr().cast()) };
             }
         });
         let product_tasks: usize = products.iter().map(|product| product.tasks(part)).sum();
         let tasks = if part + 1 == parts { tasks } else { 0 };
-        for_each(exec, product_tasks + tasks, |mut index| {
-            for product in &products {
-                if index < product.tasks(part) {
+        for_each(exec, product_tasks + tasks, |index| {
+            match task_of(products.iter().map(|product| product.tasks(part)), index) {
+                Ok((number, index)) => {
                     let copies = shared.as_mut_ptr().cast_const().cast();
                     // SAFETY: the machine has the instructions, the copies are made, and each task runs once.
-                    return PANELS.with_borrow_mut(|panels| unsafe { product.run(part, index, copies, panels) });
+                    PANELS.with_borrow_mut(|panels| unsafe { products[number].run(part, index, copies, panels) });
                 }
-                index -= product.tasks(part);
+                Err(index) => task(index),
             }
-            task(index);
         });
     }
     COPIES.set(copies);

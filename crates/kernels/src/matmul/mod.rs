@@ -229,6 +229,19 @@ pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: us
     for_each(exec, tasks, task);
 }
 
+/// Which of several things with `counts` tasks task `index` of all belongs to, and which of its own it is; the index after
+/// all of theirs where it is none's.
+#[cfg(target_arch = "x86_64")]
+fn task_of(counts: impl Iterator<Item = usize>, mut index: usize) -> Result<(usize, usize), usize> {
+    for (number, count) in counts.enumerate() {
+        if index < count {
+            return Ok((number, index));
+        }
+        index -= count;
+    }
+    Err(index)
+}
+
 /// [`matmul`] by the `gemm` crate, in f32 whatever the precision: what our own products are held against.
 ///
 /// Shapes, Panics: as [`matmul`]. Law: the same bits for any number of threads.

@@ -1,6 +1,6 @@
 //! The register tile: up to 14 x 32 sums of products of pairs.
 
-use super::super::avx512::{LANES, MR, NR, Out};
+use super::super::avx512::{LANES, MR, NR, Out, write_tile};
 use std::arch::x86_64::{
     __m512, __m512bh, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
@@ -72,19 +72,6 @@ unsafe fn tile<const R: usize, const V: usize>(words: usize, a: *const u32, b: *
         for word in 0..words % 4 {
             step(&mut sums, a.add(word * MR), b.add(word * NR));
         }
-        let scale = _mm512_set1_ps(out.scale);
-        for v in 0..V {
-            let mask = if v + 1 < V { __mmask16::MAX } else { out.last };
-            let row = match out.row {
-                Some(row) => _mm512_maskz_loadu_ps(mask, row.add(v * LANES)),
-                None => _mm512_set1_ps(-0.0),
-            };
-            for r in 0..R {
-                let at = out.start.add(r * out.stride + v * LANES);
-                let before = if out.add { _mm512_maskz_loadu_ps(mask, at) } else { row };
-                let sum = _mm512_fmadd_ps(sums[r][v], scale, before);
-                _mm512_mask_storeu_ps(at, mask, sum);
-            }
-        }
+        write_tile!(sums, out, R, V);
     }
 }
