@@ -38,7 +38,7 @@ pub fn forward(exec: Exec, form: Gelu, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "gelu of {} into {} elements", x.len(), y.len());
     for_each_chunk(exec, y, TASK_ELEMENTS, |index, y| {
         let x = &x[index * TASK_ELEMENTS..][..y.len()];
-        dispatch(exec, Forward { form, x, y });
+        forward_rows(exec, form, std::iter::once((x, y)));
     });
 }
 
@@ -55,6 +55,17 @@ pub fn backward(exec: Exec, form: Gelu, d_y: &[f32], x: &[f32], d_x: &mut [f32])
     });
 }
 
+/// [`forward`] of rows `(x, y)` on the calling thread.
+pub(crate) fn forward_rows<'a>(exec: Exec, form: Gelu, rows: impl Iterator<Item = (&'a [f32], &'a mut [f32])>) {
+    dispatch(exec, Forward { form, rows });
+}
+
+/// `d -> d gelu'(x)` in place and `y = gelu(x)` of rows `(x, [d, y])` on the calling thread, with the bits of [`forward`] and
+/// [`backward`].
+pub(crate) fn backward_rows<'a>(exec: Exec, form: Gelu, rows: impl Iterator<Item = (&'a [f32], [&'a mut [f32]; 2])>) {
+    dispatch(exec, Both { form, rows });
+}
+
 /// `2 u` of the tanh form.
 #[inline(always)]
 fn exponent<S: Simd>(simd: S, x: f32) -> f32 {
@@ -62,23 +73,50 @@ fn exponent<S: Simd>(simd: S, x: f32) -> f32 {
     x * simd.mul_add(x * x, factor * CUBIC as f32, factor)
 }
 
-struct Forward<'a> {
-    form: Gelu,
-    x: &'a [f32],
-    y: &'a mut [f32],
+#[inline(always)]
+fn value_tanh<S: Simd>(simd: S, x: f32) -> f32 {
+    // By the reciprocal, which the slope needs too.
+    x * sigmoid(simd, exponent(simd, x)).0
 }
 
-impl Kernel for Forward<'_> {
+#[inline(always)]
+fn slope_tanh<S: Simd>(simd: S, x: f32) -> f32 {
+    let factor = (2.0 * SQRT_2_OVER_PI) as f32;
+    let (phi, rest) = sigmoid(simd, exponent(simd, x));
+    let slope = simd.mul_add(x * x, 3.0 * factor * CUBIC as f32, factor);
+    simd.mul_add(x * slope, phi * rest, phi)
+}
+
+/// From `erf(x / sqrt 2)`.
+#[inline(always)]
+fn value_erf<S: Simd>(simd: S, x: f32, erf: f32) -> f32 {
+    let half = 0.5 * x;
+    simd.mul_add(half, erf, half)
+}
+
+/// From `erf(x / sqrt 2)`.
+#[inline(always)]
+fn slope_erf<S: Simd>(simd: S, x: f32, erf: f32) -> f32 {
+    let phi = simd.mul_add(0.5, erf, 0.5);
+    let density = DENSITY_AT_0 as f32 * exp(simd, -0.5 * x * x);
+    simd.mul_add(x, density, phi)
+}
+
+struct Forward<I> {
+    form: Gelu,
+    rows: I,
+}
+
+impl<'a, I: Iterator<Item = (&'a [f32], &'a mut [f32])>> Kernel for Forward<I> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let pairs = self.y.iter_mut().zip(self.x);
-        match self.form {
-            Gelu::Tanh => pairs.for_each(|(y, &x)| *y = x / (1.0 + exp(simd, -exponent(simd, x)))),
-            Gelu::Erf => pairs.for_each(|(y, &x)| {
-                let half = 0.5 * x;
-                *y = simd.mul_add(half, erf(simd, x * FRAC_1_SQRT_2 as f32), half);
-            }),
+        for (x, y) in self.rows {
+            let pairs = y.iter_mut().zip(x);
+            match self.form {
+                Gelu::Tanh => pairs.for_each(|(y, &x)| *y = value_tanh(simd, x)),
+                Gelu::Erf => pairs.for_each(|(y, &x)| *y = value_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32))),
+            }
         }
     }
 }
@@ -96,17 +134,36 @@ impl Kernel for Backward<'_> {
     fn run<S: Simd>(self, simd: S) {
         let triples = self.d_x.iter_mut().zip(self.d_y).zip(self.x);
         match self.form {
-            Gelu::Tanh => triples.for_each(|((d_x, &d_y), &x)| {
-                let factor = (2.0 * SQRT_2_OVER_PI) as f32;
-                let (phi, rest) = sigmoid(simd, exponent(simd, x));
-                let slope = simd.mul_add(x * x, 3.0 * factor * CUBIC as f32, factor);
-                *d_x = d_y * simd.mul_add(x * slope, phi * rest, phi);
-            }),
-            Gelu::Erf => triples.for_each(|((d_x, &d_y), &x)| {
-                let phi = simd.mul_add(0.5, erf(simd, x * FRAC_1_SQRT_2 as f32), 0.5);
-                let density = DENSITY_AT_0 as f32 * exp(simd, -0.5 * x * x);
-                *d_x = d_y * simd.mul_add(x, density, phi);
-            }),
+            Gelu::Tanh => triples.for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_tanh(simd, x)),
+            Gelu::Erf => triples
+                .for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32))),
+        }
+    }
+}
+
+/// The value, and its slope into the gradient.
+struct Both<I> {
+    form: Gelu,
+    rows: I,
+}
+
+impl<'a, I: Iterator<Item = (&'a [f32], [&'a mut [f32]; 2])>> Kernel for Both<I> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (x, [d, y]) in self.rows {
+            let triples = d.iter_mut().zip(y).zip(x);
+            match self.form {
+                Gelu::Tanh => triples.for_each(|((d, y), &x)| {
+                    *y = value_tanh(simd, x);
+                    *d *= slope_tanh(simd, x);
+                }),
+                Gelu::Erf => triples.for_each(|((d, y), &x)| {
+                    let erf = erf(simd, x * FRAC_1_SQRT_2 as f32);
+                    *y = value_erf(simd, x, erf);
+                    *d *= slope_erf(simd, x, erf);
+                }),
+            }
         }
     }
 }

@@ -10,7 +10,7 @@
 //! Source: the chunked and fused form of Hsu et al. 2024, "Liger Kernel", <https://arxiv.org/abs/2410.10989>, section 3.2.
 
 use crate::exec::Exec;
-use crate::lanes::sum_of;
+use crate::lanes::{TASK_ELEMENTS, sum_of};
 use crate::math::exp;
 use crate::matmul::{Onto, View, ViewMut, matmul};
 use crate::packed::{PackedMatrix, backward_input, linear_unrounded};
@@ -66,6 +66,11 @@ impl HeadInput<'_> {
         assert!(self.targets.iter().all(|&t| (t as usize) < vocab), "a target outside the vocabulary of {vocab}");
         (n, dim, vocab)
     }
+}
+
+/// Rows of logits that one task takes: a small vocabulary's are too short for a task each.
+fn rows_of_task(vocab: usize) -> usize {
+    (TASK_ELEMENTS / 4 / vocab.max(1)).max(1)
 }
 
 /// Runs `visit(first token, tokens, logits)` for chunks of tokens.
@@ -152,17 +157,20 @@ pub fn cross_entropy(
         let part = first..first + tokens;
         let results = logprobs[part.clone()].iter_mut().zip(&mut likeliest[part]);
         let mut rows: Vec<_> = logits.chunks_mut(vocab).zip(results).collect();
-        for_each_chunk(exec, &mut rows, 1, |index, row| {
-            let (logits, (logprob, likeliest)) = &mut row[0];
-            let target = input.targets[first + index] as usize;
-            let at_target = logits[target];
-            let (max, sum) = dispatch(exec, Exponentials { logits });
-            **logprob = at_target - max - sum.ln();
-            **likeliest = at_target >= max;
-            if wants_gradient {
-                let factor = weights[first + index];
-                dispatch(exec, Scale { x: logits, factor: factor / sum });
-                logits[target] -= factor;
+        let rows_of_task = rows_of_task(vocab);
+        for_each_chunk(exec, &mut rows, rows_of_task, |task, rows| {
+            for (index, (logits, (logprob, likeliest))) in rows.iter_mut().enumerate() {
+                let token = first + task * rows_of_task + index;
+                let target = input.targets[token] as usize;
+                let at_target = logits[target];
+                let (max, sum) = dispatch(exec, Exponentials { logits });
+                **logprob = at_target - max - sum.ln();
+                **likeliest = at_target >= max;
+                if wants_gradient {
+                    let factor = weights[token];
+                    dispatch(exec, Scale { x: logits, factor: factor / sum });
+                    logits[target] -= factor;
+                }
             }
         });
         if wants_gradient {
@@ -193,18 +201,20 @@ pub fn token_logprobs(
         let part = first..first + tokens;
         let results = logprobs[part.clone()].iter_mut().zip(&mut entropy[part.clone()]).zip(&mut lse[part]);
         let mut rows: Vec<_> = logits.chunks_mut(vocab).zip(results).collect();
-        for_each_chunk(exec, &mut rows, 1, |index, row| {
-            let (logits, ((logprob, entropy), lse)) = &mut row[0];
-            let target = input.targets[first + index] as usize;
-            let at_target = logits[target];
-            let (log_denominator, mean) = dispatch(exec, MeanLogit { logits });
-            **lse = log_denominator;
-            **logprob = at_target - log_denominator;
-            **entropy = log_denominator - mean;
-            if d_hidden.is_some() {
-                let (entropy, lse) = (**entropy, log_denominator);
-                dispatch(exec, LogprobGradient { logits, lse, entropy, d_logprob: 1.0, d_entropy: 0.0 });
-                logits[target] += 1.0;
+        let rows_of_task = rows_of_task(vocab);
+        for_each_chunk(exec, &mut rows, rows_of_task, |task, rows| {
+            for (index, (logits, ((logprob, entropy), lse))) in rows.iter_mut().enumerate() {
+                let target = input.targets[first + task * rows_of_task + index] as usize;
+                let at_target = logits[target];
+                let (log_denominator, mean) = dispatch(exec, MeanLogit { logits });
+                **lse = log_denominator;
+                **logprob = at_target - log_denominator;
+                **entropy = log_denominator - mean;
+                if d_hidden.is_some() {
+                    let (entropy, lse) = (**entropy, log_denominator);
+                    dispatch(exec, LogprobGradient { logits, lse, entropy, d_logprob: 1.0, d_entropy: 0.0 });
+                    logits[target] += 1.0;
+                }
             }
         });
         if d_hidden.is_some() {

@@ -26,6 +26,7 @@ pub mod linear;
 pub mod low_rank;
 pub mod math;
 pub mod matmul;
+pub mod mlp;
 pub mod packed;
 pub mod parallel;
 pub mod random;

@@ -4,13 +4,14 @@
 //!
 //! Shapes: `x` is `(N, in)`, `W` `(out, in)`, `b` `(out)`, `y` `(N, out)`, all row-major.
 //! Source: any textbook; the layout of `W` is PyTorch's `nn.Linear`.
-#![expect(unsafe_code, reason = "the sums of a bias gradient are tasks of the region that forms the others")]
+#![expect(unsafe_code, reason = "the tasks that form a weight's gradient write their parts of the bias's")]
 
 use crate::exec::Exec;
-use crate::matmul::{Onto, Product, View, ViewMut, matmul, matmuls};
+use crate::matmul::{After, Onto, Product, View, ViewMut, matmul, matmuls};
 use crate::packed::linear::{are_few, few_rows};
 use crate::parallel::{SharedMut, for_each, for_each_chunk};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+use std::ops::Range;
 
 /// Columns of a bias gradient that one task sums.
 const BIAS_COLUMNS: usize = 64;
@@ -29,7 +30,7 @@ pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out:
         return few_rows(exec, x, weight, bias, out, y);
     }
     let (a, b, c) = (View::new(x, n, inputs), View::new(weight, out, inputs).t(), ViewMut::new(y, n, out));
-    matmuls(exec, [Product { onto: Onto::Overwrite, row: bias, scale: 1.0, a, b, c }], 0, |_| ());
+    matmuls(exec, [Product { onto: Onto::Overwrite, row: bias, scale: 1.0, a, b, c, after: None }], 0, |_| ());
 }
 
 /// Makes each row of `y` the bias, where there is one. Returns what a product does with what `y` holds then.
@@ -76,7 +77,11 @@ pub fn backward_weight(exec: Exec, d_y: &[f32], x: &[f32], out: usize, d_weight:
 /// Source: see the file's head.
 pub fn backward_bias(exec: Exec, d_y: &[f32], d_bias: &mut [f32]) {
     let sums = BiasSums::new(exec, d_y, d_bias);
-    for_each(exec, sums.tasks(), |index| sums.run(index));
+    let out = sums.out;
+    for_each(exec, out.div_ceil(BIAS_COLUMNS), |index| {
+        // SAFETY: the columns of different tasks do not overlap, and each runs once.
+        unsafe { sums.of_columns(index * BIAS_COLUMNS..out.min((index + 1) * BIAS_COLUMNS)) };
+    });
 }
 
 /// `d_x = d_y W` or `d_x += d_y W`, [`backward_weight`] and, where it is wanted, [`backward_bias`], in one parallel region.
@@ -94,18 +99,27 @@ pub fn backward(
     let (n, inputs) = sizes(d_y.len(), weight.len(), out);
     assert!(d_bias.as_ref().is_none_or(|d_bias| d_bias.len() == out), "bias of a layer with {out} outputs");
     let (d_y_view, x, weight) = (View::new(d_y, n, out), View::new(x, n, inputs), View::new(weight, out, inputs));
-    let product = |onto, a, b, c| Product { onto, row: None, scale: 1.0, a, b, c };
-    let products = [
-        product(onto, d_y_view, weight, ViewMut::new(d_x, n, inputs)),
-        product(Onto::Overwrite, d_y_view.t(), x, ViewMut::new(d_weight, out, inputs)),
-    ];
     let sums = d_bias.map(|d_bias| BiasSums::new(exec, d_y, d_bias));
-    let tasks = sums.as_ref().map_or(0, BiasSums::tasks);
-    matmuls(exec, products, tasks, |index| sums.iter().for_each(|sums| sums.run(index)));
+    let add_up = sums.as_ref().map(|sums| |rows: Range<usize>, cols: Range<usize>| sums.beside(rows, cols));
+    let after = add_up.as_ref().map(|add_up| After::new(add_up));
+    let (onto_weight, scale) = (Onto::Overwrite, 1.0);
+    let products = [
+        Product { onto, row: None, scale, a: d_y_view, b: weight, c: ViewMut::new(d_x, n, inputs), after: None },
+        Product {
+            onto: onto_weight,
+            row: None,
+            scale,
+            a: d_y_view.t(),
+            b: x,
+            c: ViewMut::new(d_weight, out, inputs),
+            after,
+        },
+    ];
+    matmuls(exec, products, 0, |_| ());
 }
 
-/// Sums over the rows of `d_y`, some columns a task.
-struct BiasSums<'a> {
+/// Sums over the rows of `d_y`.
+pub(crate) struct BiasSums<'a> {
     exec: Exec,
     d_y: &'a [f32],
     out: usize,
@@ -113,21 +127,27 @@ struct BiasSums<'a> {
 }
 
 impl<'a> BiasSums<'a> {
-    fn new(exec: Exec, d_y: &'a [f32], d_bias: &'a mut [f32]) -> Self {
+    pub(crate) fn new(exec: Exec, d_y: &'a [f32], d_bias: &'a mut [f32]) -> Self {
         let out = d_bias.len();
         assert!(out > 0 && d_y.len().is_multiple_of(out), "{} elements in rows of {out}", d_y.len());
         Self { exec, d_y, out, d_bias: SharedMut::new(d_bias) }
     }
 
-    fn tasks(&self) -> usize {
-        self.out.div_ceil(BIAS_COLUMNS)
+    /// The sums that belong to a block of the weight's gradient: those of its rows, where its columns are the first. The task
+    /// that made the block has just read them.
+    pub(crate) fn beside(&self, rows: Range<usize>, cols: Range<usize>) {
+        if cols.start == 0 {
+            // SAFETY: each row of the weight's gradient belongs to one block that begins with the first column.
+            unsafe { self.of_columns(rows) };
+        }
     }
 
-    fn run(&self, index: usize) {
-        let (d_y, out, first) = (self.d_y, self.out, index * BIAS_COLUMNS);
-        // SAFETY: the columns of different tasks do not overlap, and each runs once.
-        let d_bias = unsafe { self.d_bias.slice(first, BIAS_COLUMNS.min(out - first)) };
-        dispatch(self.exec, ColumnSums { d_y, out, first, d_bias });
+    /// # Safety
+    /// No other call has one of these columns.
+    unsafe fn of_columns(&self, columns: Range<usize>) {
+        // SAFETY: the caller's promise.
+        let d_bias = unsafe { self.d_bias.slice(columns.start, columns.len()) };
+        dispatch(self.exec, ColumnSums { d_y: self.d_y, out: self.out, first: columns.start, d_bias });
     }
 }
 
@@ -144,15 +164,29 @@ impl Kernel for ColumnSums<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Self { d_y, out, first, d_bias } = self;
-        let mut sums = [0.0_f32; BIAS_COLUMNS];
+        let (wide, rest) = d_bias.as_chunks_mut::<BIAS_COLUMNS>();
+        let (narrow, rest) = rest.as_chunks_mut::<LANES>();
+        let at = first + wide.len() * BIAS_COLUMNS;
+        sums_of_chunks(d_y, out, first, wide);
+        sums_of_chunks(d_y, out, at, narrow);
+        rest.fill(0.0);
+        let at = at + narrow.len() * LANES;
         for row in d_y.chunks_exact(out) {
-            // Whole chunks of a known length, so that the sums stay in registers.
-            match row[first..].first_chunk::<BIAS_COLUMNS>() {
-                Some(row) => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
-                None => sums.iter_mut().zip(&row[first..]).for_each(|(sum, x)| *sum += x),
-            }
+            rest.iter_mut().zip(&row[at..]).for_each(|(sum, x)| *sum += x);
         }
-        d_bias.copy_from_slice(&sums[..d_bias.len()]);
+    }
+}
+
+/// The sums of whole chunks of columns from `first` on: of a length known to the compiler, so that they stay in registers.
+#[inline(always)]
+fn sums_of_chunks<const N: usize>(d_y: &[f32], out: usize, first: usize, chunks: &mut [[f32; N]]) {
+    for (index, chunk) in chunks.iter_mut().enumerate() {
+        let mut sums = [0.0_f32; N];
+        for row in d_y.chunks_exact(out) {
+            let row = row[first + index * N..].first_chunk::<N>().expect("a whole chunk");
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        *chunk = sums;
     }
 }
 

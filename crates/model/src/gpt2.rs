@@ -10,7 +10,7 @@ use crate::init::{INIT_STD, Initializer};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use cavy_ops::{Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu};
+use cavy_ops::{Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu, gelu_mlp};
 
 /// A GPT-2 language model.
 #[derive(Module, Debug)]
@@ -67,6 +67,17 @@ impl Block {
     }
 }
 
+impl Mlp {
+    /// Shapes: `(N, D)` to the same.
+    fn forward(&self, x: Tensor<2>, dropout_key: Option<u64>) -> Tensor<2> {
+        if let (Some(first), Some(second)) = (self.c_fc.plain(), self.c_proj.plain()) {
+            return gelu_mlp(x, [first, second], Gelu::Tanh);
+        }
+        let inner = self.c_fc.forward(x, dropout_key); // (N, F)
+        self.c_proj.forward(gelu(inner, Gelu::Tanh), dropout_key)
+    }
+}
+
 impl Gpt2 {
     pub(crate) fn new(config: &Gpt2Config, init: &mut Initializer<'_>) -> Self {
         let (d, v) = (config.hidden_size, config.vocab_size);
@@ -107,8 +118,8 @@ impl Architecture for Gpt2 {
         let qkv = block.attn.c_attn.forward(block.ln_1.of_stream(x.clone(), eps, &mixer), key); // (N, 3 D)
         let mixed = at.attention(qkv, heads, 1.0 / (dim as f32).sqrt(), None, drop_rate); // (N, D)
         let x = add_residual(x, at.dropped(block.attn.c_proj.forward(mixed, key), drop_rate, 1), mixer);
-        let inner = block.mlp.c_fc.forward(block.ln_2.of_stream(x.clone(), eps, &mlp), key); // (N, F)
-        add_residual(x, at.dropped(block.mlp.c_proj.forward(gelu(inner, Gelu::Tanh), key), drop_rate, 2), mlp)
+        let widened = block.mlp.forward(block.ln_2.of_stream(x.clone(), eps, &mlp), key);
+        add_residual(x, at.dropped(widened, drop_rate, 2), mlp)
     }
 
     fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {

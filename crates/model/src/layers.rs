@@ -41,6 +41,12 @@ impl Linear {
         weight_of(self.weight.as_ref(), self.packed.as_ref())
     }
 
+    /// Its weight and bias, where nothing else takes part in what comes out.
+    pub(crate) fn plain(&self) -> Option<(Tensor<2>, Tensor<1>)> {
+        let (weight, bias) = self.weight.as_ref().zip(self.bias.as_ref()).filter(|_| self.adapters.is_empty())?;
+        Some((weight.val(), bias.val()))
+    }
+
     /// Shapes: `(N, in)` to `(N, out)`. With a key, the dropout of adapters is on.
     pub(crate) fn forward(&self, x: Tensor<2>, dropout_key: Option<u64>) -> Tensor<2> {
         let [y] = Self::forward_each([self], x, dropout_key);

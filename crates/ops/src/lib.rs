@@ -15,6 +15,7 @@ mod embedding;
 mod head;
 mod linear;
 mod low_rank;
+mod mlp;
 mod norm;
 mod optimizer;
 mod packed;
@@ -38,6 +39,7 @@ pub use head::{
 };
 pub use linear::{linear, linear_shared};
 pub use low_rank::{LowRank, Weight, low_rank, rescale};
+pub use mlp::{LayerWeights, gelu_mlp};
 pub use norm::{layer_norm, layer_norm_residual, rms_norm, rms_norm_residual};
 pub use optimizer::{adamw_step, adamw8_step, gradient_stats};
 pub use packed::{packed_embedding, packed_head, packed_linear};

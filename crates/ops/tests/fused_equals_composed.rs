@@ -7,9 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use cavy_ops::{
     AttentionSpec, Exec, Gelu, Heads, LowRank, Residual, Segments, SharedInput, TiedGradient, Weight, add,
-    add_residual, attention, composed_everywhere, concat, dropout, embedding, embedding_tied, gelu, layer_norm,
-    layer_norm_residual, linear, linear_cross_entropy, linear_shared, low_rank, packed_cross_entropy, packed_head,
-    packed_linear, packed_token_logprobs, rescale, rms_norm, rms_norm_residual, rope, swiglu, token_logprobs,
+    add_residual, attention, composed_everywhere, concat, dropout, embedding, embedding_tied, gelu, gelu_mlp,
+    layer_norm, layer_norm_residual, linear, linear_cross_entropy, linear_shared, low_rank, packed_cross_entropy,
+    packed_head, packed_linear, packed_token_logprobs, rescale, rms_norm, rms_norm_residual, rope, swiglu,
+    token_logprobs,
 };
 use std::sync::Arc;
 
@@ -145,6 +146,22 @@ fn pointwise_functions() {
     check(&[x.clone(), y.clone()], |x| add(x[0].clone(), x[1].clone()));
     check(&[x.clone(), y], |x| swiglu(x[0].clone(), x[1].clone()));
     check(&[x], |x| dropout(x[0].clone(), 0.3, 5));
+}
+
+#[test]
+fn two_layers_with_a_gelu_between() {
+    let inputs = [input([21, 12], 1), input([40, 12], 2) * 4.0, input([1, 40], 3), input([9, 40], 4), input([1, 9], 5)];
+    for form in [Gelu::Tanh, Gelu::Erf] {
+        check(&inputs, |x| gelu_mlp(x[0].clone(), [(x[1].clone(), row(&x[2])), (x[3].clone(), row(&x[4]))], form));
+        // With a frozen first layer.
+        let frozen = (Tensor::from_inner(inputs[1].clone()), Tensor::from_inner(row(&inputs[2])));
+        let learning = [inputs[0].clone(), inputs[3].clone(), inputs[4].clone()];
+        let plain = (inputs[1].clone(), row(&inputs[2]));
+        check(&learning, |x| {
+            let first = if x[0].is_autodiff() { frozen.clone() } else { plain.clone() };
+            gelu_mlp(x[0].clone(), [first, (x[1].clone(), row(&x[2]))], form)
+        });
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod pack;
 mod tile;
 
 use super::avx512::{LANES, Line, MR, NR, Out, lanes_below, room};
-use super::{Onto, Product, View, task_of};
+use super::{After, Onto, Product, View, task_of};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
 use std::cell::RefCell;
@@ -175,12 +175,13 @@ struct Cut<'a> {
     /// Blocks of the shared dimension: in all, and of which the copies exist at a time.
     blocks: usize,
     blocks_of_part: usize,
+    after: Option<After<'a>>,
 }
 
 impl<'a> Cut<'a> {
     /// Moves `used`, the words of shared copies, on.
     fn new(threads: usize, product: Product<'a>, used: &mut usize) -> Self {
-        let Product { onto, row, scale, a, b, c } = product;
+        let Product { onto, row, scale, a, b, c, after } = product;
         let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
         let plan = Plan::new(threads, m, k, n);
         let blocks = k.div_ceil(plan.kc).max(1);
@@ -195,7 +196,7 @@ impl<'a> Cut<'a> {
             *used += (blocks_of_part * operand.block_words(plan.kc)).next_multiple_of(LANES);
         }
         let (c, stride) = (c.data, c.shape.row_stride);
-        Self { onto, row, scale, a, b, c, stride, plan, blocks, blocks_of_part }
+        Self { onto, row, scale, a, b, c, stride, plan, blocks, blocks_of_part, after }
     }
 
     /// Parts of the shared dimension.
@@ -304,6 +305,9 @@ impl<'a> Cut<'a> {
                     }
                 }
             }
+        }
+        if let Some(after) = self.after.filter(|_| part + 1 == self.parts()) {
+            after.block(rows, cols);
         }
     }
 }

@@ -56,7 +56,7 @@ fn check(m: usize, k: usize, n: usize) {
                 // One column of padding, which must stay as it is.
                 let mut c = vec![start; m * (n + 1)];
                 let out = ViewMut::strided(&mut c, m, n, n + 1);
-                matmuls(mixed(threads), [Product { onto, row, scale: 0.5, a, b, c: out }], 0, |_| ());
+                matmuls(mixed(threads), [Product { onto, row, scale: 0.5, a, b, c: out, after: None }], 0, |_| ());
                 for (index, (want, size)) in want.iter().enumerate() {
                     let found = f64::from(c[index / n * (n + 1) + index % n]);
                     let before = row.map_or(0.0, |row| f64::from(row[index % n]));
@@ -238,7 +238,7 @@ fn several_mixed_products_and_tasks_are_the_single_ones() {
             let ((m, _, n), (a, b)) = (sizes[index], &inputs[index]);
             let (a, b) = views(index, sizes[index], a, b);
             let c = ViewMut::new(left.next().unwrap(), m, n);
-            Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c }
+            Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after: None }
         });
         // SAFETY: each task has a place of its own.
         matmuls(mixed(threads), products, 9, |index| unsafe { shared.slice(index, 1)[0] += 1 });

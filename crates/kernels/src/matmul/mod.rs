@@ -17,11 +17,15 @@ mod bf16;
 use crate::exec::{Exec, HalfFormat, Isa};
 use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::{SharedMut, for_each};
+use std::ops::Range;
 
 /// Fewest floating-point operations worth a task of their own.
 const TASK_FLOPS: usize = 1 << 20;
 /// Most tasks of one product: enough for balance, few enough that operands are not packed too often.
 const MAX_TASKS: usize = 8;
+
+/// Rows of a result that a task takes where what follows a product is not done block by block.
+const AFTER_ROWS: usize = 32;
 
 /// A matrix inside a slice: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 ///
@@ -173,6 +177,30 @@ pub struct Product<'a> {
     pub b: View<'a>,
     /// The result, `(m, n)`.
     pub c: ViewMut<'a>,
+    /// What is done with each block of the result when it is finished.
+    pub after: Option<After<'a>>,
+}
+
+/// What follows a product, block by block: by the thread that made the block, while its cache has it. Every element belongs to
+/// one block; how the result is cut into blocks may depend on the number of threads.
+#[derive(Clone, Copy)]
+pub struct After<'a>(&'a (dyn Fn(Range<usize>, Range<usize>) + Sync));
+
+impl<'a> After<'a> {
+    /// `task(rows, columns)` for every block.
+    pub fn new(task: &'a (dyn Fn(Range<usize>, Range<usize>) + Sync)) -> Self {
+        Self(task)
+    }
+
+    fn block(self, rows: Range<usize>, cols: Range<usize>) {
+        (self.0)(rows, cols);
+    }
+}
+
+impl std::fmt::Debug for After<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("After")
+    }
 }
 
 impl Product<'_> {
@@ -195,7 +223,7 @@ impl Product<'_> {
 ///
 /// Panics: if the shapes disagree.
 pub fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
-    matmuls(exec, [Product { onto, row: None, scale, a, b, c }], 0, |_| ());
+    matmuls(exec, [Product { onto, row: None, scale, a, b, c, after: None }], 0, |_| ());
 }
 
 /// Several products and then `task(0)`, ..., `task(tasks - 1)`, where it can be in one parallel region: what a small
@@ -213,7 +241,8 @@ pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: us
     if exec.isa() == Isa::Avx512 && products.iter().all(|product| product.a.shape.cols > 0) {
         return avx512::matmuls(exec, products, tasks, task);
     }
-    for Product { mut onto, row, scale, a, b, mut c } in products {
+    for Product { mut onto, row, scale, a, b, mut c, after } in products {
+        let (rows, cols) = (c.shape.rows, c.shape.cols);
         if let Some(row) = row {
             fill_rows(exec, row, &mut c);
             onto = Onto::Add;
@@ -224,6 +253,11 @@ pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: us
             Isa::Avx2 if a.shape.cols > 0 => avx2::matmul(exec, onto, scale, a, b, c),
             Isa::Portable if a.shape.cols > 0 => portable(exec, onto, scale, a, b, c),
             _ => through_gemm(exec, onto, scale, a, b, c),
+        }
+        if let Some(after) = after {
+            for_each(exec, rows.div_ceil(AFTER_ROWS), |index| {
+                after.block(index * AFTER_ROWS..rows.min((index + 1) * AFTER_ROWS), 0..cols);
+            });
         }
     }
     for_each(exec, tasks, task);
@@ -246,7 +280,7 @@ fn task_of(counts: impl Iterator<Item = usize>, mut index: usize) -> Result<(usi
 ///
 /// Shapes, Panics: as [`matmul`]. Law: the same bits for any number of threads.
 pub fn matmul_by_gemm(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: ViewMut<'_>) {
-    let product = Product { onto, row: None, scale, a, b, c };
+    let product = Product { onto, row: None, scale, a, b, c, after: None };
     product.assert_fits();
     if product.c.shape.rows > 0 && product.c.shape.cols > 0 {
         through_gemm(exec, onto, scale, a, b, product.c);
@@ -371,7 +405,7 @@ mod tests {
                         let mut c = vec![start; m * (n + 1)];
                         let out = ViewMut::strided(&mut c, m, n, n + 1);
                         let exec = Exec::new(threads).with_isa(isa);
-                        matmuls(exec, [Product { onto, row, scale: 0.5, a, b, c: out }], 0, |_| ());
+                        matmuls(exec, [Product { onto, row, scale: 0.5, a, b, c: out, after: None }], 0, |_| ());
                         for (index, expected) in expected.iter().enumerate() {
                             let found = f64::from(c[index / n * (n + 1) + index % n]);
                             let before = row.map_or(0.0, |row| f64::from(row[index % n]));
