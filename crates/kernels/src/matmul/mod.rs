@@ -1,7 +1,7 @@
 //! Matrix products `C = A B` or `C += A B` over strided views.
 //!
 //! With AVX-512 and AVX2 the product is our own (`avx512.rs`, `avx2.rs`), elsewhere it is the `gemm` crate's. Where an [`Exec`] asks
-//! for mixed precision and the machine multiplies bf16, operands are rounded to it (`bf16.rs`).
+//! for mixed precision and the machine multiplies 16-bit floats, operands are rounded to those (`half.rs`).
 //!
 //! Source of the blocked algorithm behind both: Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication", <https://doi.org/10.1145/1356052.1356053>.
@@ -11,10 +11,9 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod bf16;
+pub(crate) mod half;
 
-use crate::exec::{Exec, HalfFormat, Isa};
+use crate::exec::{Exec, Isa};
 use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::{SharedMut, for_each};
 
@@ -188,9 +187,16 @@ impl Product<'_> {
 ///
 /// Shapes: `a` is `(m, k)`, `b` is `(k, n)`, `c` is `(m, n)`.
 /// Numbers: f32 sums in the order of the path's blocking, which depends on the shapes alone. In mixed precision on a machine with half
-/// products, elements of `a` and `b` are rounded to bf16 first, to the nearest, ties to even: each by at most 2^-8 of itself, so that
-/// errors are at most some 2^-7 of the sum of `|a b|`. An infinity or NaN stays one, a number from 3.3962e38 on becomes infinite, a
-/// denormal zero, in operands as in sums. Elsewhere mixed precision is f32, bit for bit.
+/// products, elements of `a` and `b` are rounded to their format first, to the nearest, ties to even; a denormal becomes zero, in
+/// operands as in sums, an infinity or NaN stays one. Elsewhere mixed precision is f32, bit for bit.
+///
+/// - bf16: each is rounded by at most 2^-8 of itself, so that errors are at most some 2^-7 of the sum of `|a b|`. A number from 3.3962e38
+///   on becomes infinite.
+/// - binary16: each is rounded by at most 2^-11 of itself or 2^-29 of the largest in its row of `a` or column of `b` (in a block of up to
+///   1024 of the shared dimension), and sums of up to 32 terms by 2^-11 at each. That bounds errors by 2^-5 of the sum of `|a b|`; on
+///   random numbers they are a thousandth of the result (`half/f16.rs`). An infinity times what is too small beside the largest is NaN, as
+///   an infinity times zero.
+///
 /// Law: the same bits for any number of threads.
 ///
 /// Panics: if the shapes disagree.
@@ -206,8 +212,8 @@ pub fn matmul(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: V
 pub fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K], tasks: usize, task: impl Fn(usize) + Sync) {
     products.iter().for_each(Product::assert_fits);
     #[cfg(target_arch = "x86_64")]
-    if exec.half_products() == Some(HalfFormat::Bf16) {
-        return bf16::matmuls(exec, products, tasks, task);
+    if let Some(format) = exec.half_products() {
+        return half::matmuls(exec, format, products, tasks, task);
     }
     #[cfg(target_arch = "x86_64")]
     if exec.isa() == Isa::Avx512 && products.iter().all(|product| product.a.shape.cols > 0) {
@@ -337,15 +343,12 @@ fn portable(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: View<'_>, c: Vie
 }
 
 #[cfg(test)]
-mod half_tests;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::test_input;
 
     /// `C = scale * A B` in f64, straight from the definition.
-    fn reference(a: View<'_>, b: View<'_>, scale: f32) -> Vec<f64> {
+    pub(super) fn definition(a: View<'_>, b: View<'_>, scale: f32) -> Vec<f64> {
         let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
         let mut c = vec![0.0; m * n];
         for (index, c) in c.iter_mut().enumerate() {
@@ -361,7 +364,7 @@ mod tests {
         for layout in 0..4 {
             let a = if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&a, k, m).t() };
             let b = if layout & 2 == 0 { View::new(&b, k, n) } else { View::new(&b, n, k).t() };
-            let expected = reference(a, b, 0.5);
+            let expected = definition(a, b, 0.5);
             for isa in Isa::available() {
                 let mut bits: Option<Vec<u32>> = None;
                 for threads in [1, 2, 3] {
