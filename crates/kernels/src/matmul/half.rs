@@ -37,28 +37,22 @@ pub(crate) use f16::is_sound;
 pub(super) use product::matmuls;
 
 /// Most of the shared dimension at a time: a strip of `A` (28 KB) stays in the first-level cache.
-#[cfg(any(test, target_arch = "x86_64"))]
 const KC: usize = 1024;
 /// Words of a run: the terms of a sum in binary16, for which `f16.rs` has the reasons.
-#[cfg(any(test, target_arch = "x86_64"))]
 const RUN: usize = 32;
 /// The largest magnitude of a scaled lane is from `2^TOP` on and below twice that: as large as the sums of a run allow, so that the least
 /// is lost of what is small beside it. Halves are normal from `2^-14` on: elements down to `2^-18` of the largest are rounded by
 /// `2^-11` of themselves, those below by `2^-29` of the largest.
-#[cfg(any(test, target_arch = "x86_64"))]
 const TOP: i32 = 4;
 // Terms are at most 2^(TOP + 1) squared, and 65504 is the largest half.
-#[cfg(any(test, target_arch = "x86_64"))]
 const _: () = assert!(RUN << (2 * (TOP + 1)) < 65504);
 
 /// `total` in equal parts, rounded up to whole units.
-#[cfg(any(test, target_arch = "x86_64"))]
 fn equal(total: usize, parts: usize, unit: usize) -> usize {
     total.div_ceil(parts).next_multiple_of(unit).max(unit)
 }
 
 /// How much of a shared dimension of `k` steps is multiplied at a time.
-#[cfg(any(test, target_arch = "x86_64"))]
 fn block_of(k: usize) -> usize {
     equal(k, k.div_ceil(KC).max(1), 32)
 }

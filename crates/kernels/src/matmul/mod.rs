@@ -11,6 +11,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+// Where it is not used, its model is tested.
+#[cfg(any(test, target_arch = "x86_64"))]
 pub(crate) mod half;
 
 use crate::exec::{Exec, Isa};

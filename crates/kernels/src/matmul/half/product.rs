@@ -27,7 +27,7 @@ const COPY_TASK: usize = 1 << 15;
 const TASK_FLOPS: usize = 1 << 22;
 /// Most tasks of a thread.
 const TASKS_PER_THREAD: usize = 8;
-/// Copying an element into a panel of the task's own, in multiply-adds.
+/// Copying an element into a panel of the task's own, in multiply-adds, both of bf16.
 const COPY: f32 = 12.0;
 /// Copying an element for all tasks.
 const COPY_SHARED: f32 = 25.0;
