@@ -1,9 +1,9 @@
 //! The blocked product of operands rounded to 16-bit floats, for AVX-512 with BF16 or FP16.
 //!
-//! The register tiles (`bf16.rs`, `f16.rs`) are that of `avx512.rs` with two steps of the shared dimension in each word
-//! of 32 bits. Both operands are rounded as they are copied, so no copy may be left out, but each element need be rounded only once: an operand that
-//! several tasks read is copied whole by a parallel region before, in parts of the shared dimension that fit into a cache;
-//! one that a single task reads is copied by this task into panels of its own, without a way through memory.
+//! The register tiles (`bf16.rs`, `f16.rs`) are that of `avx512.rs` with two steps of the shared dimension in each word of 32
+//! bits. Both operands are rounded as they are copied, so no copy may be left out, but each element need be rounded only once:
+//! an operand that several tasks read is copied whole by a parallel region before, in parts of the shared dimension that fit
+//! into a cache; one that a single task reads is copied by this task into panels of its own, without a way through memory.
 //!
 //! Source: Goto and van de Geijn 2008, as in `mod.rs`.
 
