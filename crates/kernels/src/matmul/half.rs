@@ -39,11 +39,11 @@ pub(super) use product::matmuls;
 /// Most of the shared dimension at a time: a strip of `A` (28 KB) stays in the first-level cache.
 const KC: usize = 1024;
 /// Words of a run: the terms of a sum in binary16, for which `f16.rs` has the reasons.
-const RUN: usize = 32;
+const RUN: usize = 64;
 /// The largest magnitude of a scaled lane is from `2^TOP` on and below twice that: as large as the sums of a run allow, so that the least
-/// is lost of what is small beside it. Halves are normal from `2^-14` on: elements down to `2^-18` of the largest are rounded by
-/// `2^-11` of themselves, those below by `2^-29` of the largest.
-const TOP: i32 = 4;
+/// is lost of what is small beside it. Halves are normal from `2^-14` on: elements down to `2^-17` of the largest are rounded by
+/// `2^-11` of themselves, those below by `2^-28` of the largest.
+const TOP: i32 = 3;
 // Terms are at most 2^(TOP + 1) squared, and 65504 is the largest half.
 const _: () = assert!(RUN << (2 * (TOP + 1)) < 65504);
 

@@ -194,8 +194,8 @@ impl Product<'_> {
 ///
 /// - bf16: each is rounded by at most 2^-8 of itself, so that errors are at most some 2^-7 of the sum of `|a b|`. A number from 3.3962e38
 ///   on becomes infinite.
-/// - binary16: each is rounded by at most 2^-11 of itself or 2^-29 of the largest in its row of `a` or column of `b` (in a block of up to
-///   1024 of the shared dimension), and sums of up to 32 terms by 2^-11 at each. That bounds errors by 2^-5 of the sum of `|a b|`; on
+/// - binary16: each is rounded by at most 2^-11 of itself or 2^-28 of the largest in its row of `a` or column of `b` (in a block of up to
+///   1024 of the shared dimension), and sums of up to 64 terms by 2^-11 at each. That bounds errors by a thirtieth of the sum of `|a b|`; on
 ///   random numbers they are a thousandth of the result (`half/f16.rs`). An infinity times what is too small beside the largest is NaN, as
 ///   an infinity times zero.
 ///

@@ -14,9 +14,10 @@
 //! |---|---|---|---|---|---|
 //! | error, random | 6.5e-4 | 9.0e-4 | 1.2e-3 | 1.7e-3 | 2.2e-3 |
 //! | error, one sign | 6.7e-5 | 1.2e-4 | 2.4e-4 | 4.9e-4 | 8.7e-5 |
-//! | multiply-adds a cycle | 1.50 | 1.66 | 1.76 | 1.81 | |
+//! | multiply-adds a cycle | 1.35 | 1.56 | 1.70 | 1.78 | |
 //!
-//! At 32 words the sums of one sign are about as good as those of bf16, all others better; twice the run would double those errors for 6 %.
+//! At 64 words errors are half of those of bf16, but where all terms have one sign, and small there too. Half the run would halve
+//! those of one sign for 8 % of the time, twice the run take half as much off.
 //!
 //! Tested in an emulator (Bochs' Sapphire Rapids), not timed on a CPU that has the instructions; [`is_sound`] is a trial on each.
 //!
@@ -120,7 +121,7 @@ unsafe fn tile<const R: usize, const V: usize>(words: usize, a: *const u32, b: *
                 step(&mut sums, a, b);
                 (a, b) = (a.add(MR), b.add(NR));
             }
-            // Through memory, since widening what is loaded needs no shuffle (and would get one, were exceptions suppressed).
+            // Through memory, so that a loop does it: in registers it would take as long, in many times the code.
             let halves = sums;
             let halves = black_box(&raw const halves);
             for r in 0..R {

@@ -218,12 +218,12 @@ mod tests {
 
     #[test]
     fn zeros_are_zero_and_what_is_not_finite_stays_so() {
-        let (zeros, mut x) = (vec![0.0; 70], test_input(70, 1));
-        let dot = |a: &[f32], b: &[f32]| product(View::new(a, 1, 70), View::new(b, 70, 1), RUN)[0];
+        let (zeros, mut x) = (vec![0.0; 150], test_input(150, 1));
+        let dot = |a: &[f32], b: &[f32]| product(View::new(a, 1, 150), View::new(b, 150, 1), RUN)[0];
         assert_eq!(dot(&zeros, &x), 0.0);
         assert_eq!(dot(&zeros, &zeros), 0.0);
-        let ones = vec![1.0; 70];
-        for at in [0, 1, 63, 64, 69] {
+        let ones = vec![1.0; 150];
+        for at in [0, 1, 127, 128, 149] {
             let before = std::mem::replace(&mut x[at], f32::NAN);
             assert!(dot(&x, &ones).is_nan() && dot(&zeros, &x).is_nan());
             for infinity in [f32::INFINITY, f32::NEG_INFINITY] {
@@ -236,9 +236,9 @@ mod tests {
             assert!((dot(&x, &ones) / 3.4e38 - 1.0).abs() < 1e-3);
             x[at] = before;
         }
-        let largest = vec![f32::MAX; 70];
+        let largest = vec![f32::MAX; 150];
         assert_eq!(dot(&largest, &largest), f32::INFINITY);
-        let quarter = vec![1.0 / 128.0; 70];
-        assert!((dot(&largest, &quarter) / f32::MAX - 70.0 / 128.0).abs() < 1e-3);
+        let small = vec![1.0 / 256.0; 150];
+        assert!((dot(&largest, &small) / f32::MAX - 150.0 / 256.0).abs() < 1e-3);
     }
 }
