@@ -106,7 +106,10 @@ fn the_precision_in_use_is_said_in_the_dry_run_and_in_the_report() {
     // Which of the two depends on the machine.
     let said = |text: &str| {
         text.contains("f32, since this CPU has no half-precision products")
-            || text.contains("mixed, as set") && text.contains("operands of matrix products are rounded to BF16")
+            || text.contains("mixed, as set")
+                && ["BF16", "F16"]
+                    .iter()
+                    .any(|format| text.contains(&format!("operands of matrix products are rounded to {format}, ")))
     };
     let plan = run(&["--dry-run"]);
     assert!(plan.lines().any(|line| line.starts_with("precision ") && said(line)), "{plan}");

@@ -12,7 +12,7 @@
 use cavy_kernels::adamw::{self, AdamW};
 use cavy_kernels::gelu::{self, Gelu};
 use cavy_kernels::parallel::for_each_chunk;
-use cavy_kernels::{Exec, Precision, dropout, embedding, grad_norm, layer_norm, rms_norm, rope, swiglu};
+use cavy_kernels::{Exec, HalfFormat, dropout, embedding, grad_norm, layer_norm, rms_norm, rope, swiglu};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use std::hint::black_box;
@@ -162,7 +162,7 @@ mod products {
         bencher.counter(ItemsCount::new(2 * m * k * n)).bench_local(|| {
             matmul(exec, Onto::Overwrite, 1.0, a, b, ViewMut::new(&mut c, m, n));
         });
-        // Two roundings to bf16.
+        // Two roundings to bf16; those to binary16 and the sums of its runs cost less.
         let bound = if exec.half_products().is_some() { 1.01 / 128.0 } else { 1e-6 };
         for index in [0, m * n / 2, m * n - 1] {
             let terms = (0..k).map(|p| f64::from(a.at(index / n, p)) * f64::from(b.at(p, index % n)));
@@ -176,9 +176,24 @@ mod products {
         multiply(bencher, Exec::new(THREADS), case);
     }
 
-    #[divan::bench(args = CASES, consts = THREADS, min_time = 0.2, sample_count = 10)]
-    fn mixed_product<const THREADS: usize>(bencher: Bencher<'_, '_>, case: Case) {
-        multiply(bencher, Exec::new(THREADS).with_precision(Precision::Mixed), case);
+    /// With each kind of half-precision products that the machine has.
+    #[divan::bench(args = half_cases(), consts = THREADS, min_time = 0.2, sample_count = 10)]
+    fn mixed_product<const THREADS: usize>(bencher: Bencher<'_, '_>, HalfCase(format, case): HalfCase) {
+        multiply(bencher, Exec::new(THREADS).with_half_products(format), case);
+    }
+
+    #[derive(Clone, Copy)]
+    struct HalfCase(HalfFormat, Case);
+
+    impl std::fmt::Display for HalfCase {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{}, {}", self.0.name(), self.1)
+        }
+    }
+
+    fn half_cases() -> Vec<HalfCase> {
+        let available = HalfFormat::available().into_iter();
+        available.flat_map(|format| CASES.map(|case| HalfCase(format, case))).collect()
     }
 
     /// Tokens, outputs and inputs of a frozen layer.

@@ -51,13 +51,15 @@ impl Isa {
         }
     }
 
-    /// The 16-bit floats whose products this machine sums in f32 at twice the rate of f32 products, if it has such products.
+    /// The 16-bit floats that this machine multiplies faster than f32, if there are any. Of two kinds, binary16: Sapphire Rapids
+    /// splits products of bf16. It is left out where one product, made on the first call, was wrong (`matmul/half/f16.rs`).
     pub fn half_products(self) -> Option<HalfFormat> {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if is_x86_feature_detected!("avx512bf16") => Some(HalfFormat::Bf16),
-            _ => None,
+        let has = |format: HalfFormat| self == Self::Avx512 && format.is_supported();
+        #[cfg(target_arch = "x86_64")]
+        if has(HalfFormat::F16) && crate::matmul::half::is_sound() {
+            return Some(HalfFormat::F16);
         }
+        has(HalfFormat::Bf16).then_some(HalfFormat::Bf16)
     }
 
     /// Faster products that this CPU has and no path here uses yet. What would use them is a path of its own beside those of
@@ -70,7 +72,9 @@ impl Isa {
                 if std::arch::x86_64::__cpuid(0).eax >= 7 { std::arch::x86_64::__cpuid_count(7, 0).edx } else { 0 };
             let amx = [(22, "AMX-BF16"), (25, "AMX-INT8")];
             let found = amx.into_iter().filter(|(bit, _)| features & (1 << 24) != 0 && features & (1 << bit) != 0);
-            let half = is_x86_feature_detected!("avx512fp16").then_some("AVX512-FP16");
+            // Where it was wrong.
+            let is_used = Self::detect().half_products() == Some(HalfFormat::F16);
+            let half = (is_x86_feature_detected!("avx512fp16") && !is_used).then_some("AVX512-FP16");
             found.map(|(_, name)| name).chain(half).collect()
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -93,18 +97,39 @@ impl Isa {
 pub enum HalfFormat {
     /// The upper half of binary32: 8 bits of exponent, 7 of fraction.
     Bf16,
+    /// binary16: 5 bits of exponent, 10 of fraction.
+    F16,
 }
 
 impl HalfFormat {
+    /// Those that this machine has products of, the one it chooses last.
+    pub fn available() -> Vec<Self> {
+        [Self::Bf16, Self::F16].into_iter().filter(|format| format.is_supported()).collect()
+    }
+
+    /// Whether this machine has products of it.
+    pub fn is_supported(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // Every CPU with products of binary16 has those of bf16, and operands are packed by code that may use either.
+            let has = Isa::Avx512.is_supported() && is_x86_feature_detected!("avx512bf16");
+            has && (self == Self::Bf16 || is_x86_feature_detected!("avx512fp16"))
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// The name as GGUF spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "BF16",
+            Self::F16 => "F16",
         }
     }
 }
 
-/// What the operands of matrix products are rounded to before they are multiplied. Sums are f32, and so is all that is stored.
+/// What the operands of matrix products are rounded to before they are multiplied. Sums are f32 (those of binary16 after each run of a few
+/// terms), and so is all that is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Nothing is rounded.
@@ -123,12 +148,15 @@ pub struct Exec {
     threads: usize,
     rounds_activations: bool,
     precision: Precision,
+    /// In place of the machine's choice.
+    half_products: Option<HalfFormat>,
 }
 
 impl Exec {
     /// The widest instruction set of this machine on `threads` threads (at least one).
     pub fn new(threads: usize) -> Self {
-        Self { isa: Isa::detect(), threads: threads.max(1), rounds_activations: false, precision: Precision::F32 }
+        let precision = Precision::F32;
+        Self { isa: Isa::detect(), threads: threads.max(1), rounds_activations: false, precision, half_products: None }
     }
 
     /// The same with another instruction set.
@@ -169,9 +197,19 @@ impl Exec {
         self.precision
     }
 
+    /// The same in mixed precision, with products of these 16-bit floats, whatever the machine would choose: for tests and benches.
+    ///
+    /// Panics: if this machine has none.
+    #[must_use]
+    pub fn with_half_products(self, format: HalfFormat) -> Self {
+        assert!(format.is_supported(), "this machine has no products of {}", format.name());
+        Self { precision: Precision::Mixed, half_products: Some(format), ..self }
+    }
+
     /// The 16-bit floats that operands of matrix products are rounded to: none in f32, or without such products.
     pub fn half_products(self) -> Option<HalfFormat> {
-        if self.precision == Precision::Mixed { self.isa.half_products() } else { None }
+        let forced = self.half_products.filter(|_| self.isa == Isa::Avx512);
+        if self.precision == Precision::Mixed { forced.or_else(|| self.isa.half_products()) } else { None }
     }
 
     /// The instruction set.

@@ -30,7 +30,7 @@ pub fn forward(exec: Exec, x: &[f32], weight: &[f32], bias: Option<&[f32]>, out:
         return few_rows(exec, x, weight, bias, out, y);
     }
     let (a, b, c) = (View::new(x, n, inputs), View::new(weight, out, inputs).t(), ViewMut::new(y, n, out));
-    matmuls(exec, [Product { onto: Onto::Overwrite, row: bias, scale: 1.0, a, b, c, after: None }], 0, |_| ());
+    matmuls(exec, [Product { onto: Onto::Overwrite, row: bias, scale: 1.0, a, b, c, after: None }]);
 }
 
 /// Makes each row of `y` the bias, where there is one. Returns what a product does with what `y` holds then.
@@ -115,7 +115,7 @@ pub fn backward(
             after,
         },
     ];
-    matmuls(exec, products, 0, |_| ());
+    matmuls(exec, products);
 }
 
 /// Sums over the rows of `d_y`.

@@ -78,7 +78,7 @@ pub fn forward(exec: Exec, form: Gelu, x: &[f32], layers: [Layer<'_>; 2], u: &mu
         let c = unsafe { ViewMut::shared(&inner, 0, n, f, f) };
         let (row, after) = (Some(first.bias), Some(After::new(&activate)));
         let (onto, scale, a, b) = (Onto::Overwrite, 1.0, View::new(x, n, d), first.view().t());
-        matmuls(exec, [Product { onto, row, scale, a, b, c, after }], 0, |_| ());
+        matmuls(exec, [Product { onto, row, scale, a, b, c, after }]);
     }
     linear::forward(exec, h, second.weight, Some(second.bias), second.outputs(), y);
 }
@@ -123,7 +123,7 @@ pub fn backward(
         // SAFETY: the tasks of the product alone touch `d_u`, each its own block.
         let c = unsafe { ViewMut::shared(&slopes, 0, n, f, f) };
         let (a, b, after) = (View::new(d_y, n, out), second.view(), Some(After::new(&activate)));
-        matmuls(exec, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after }], 0, |_| ());
+        matmuls(exec, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after }]);
     }
     let sums = [BiasSums::new(exec, d_u, d_first.bias), BiasSums::new(exec, d_y, d_second.bias)];
     let [add_first, add_second] =
@@ -135,7 +135,7 @@ pub fn backward(
         product(d_u_view.t(), View::new(x, n, d), ViewMut::new(d_first.weight, f, d), Some(After::new(&add_first))),
         product(d_y_view.t(), View::new(h, n, f), ViewMut::new(d_second.weight, out, f), Some(After::new(&add_second))),
     ];
-    matmuls(exec, products, 0, |_| ());
+    matmuls(exec, products);
 }
 
 #[cfg(test)]

@@ -245,16 +245,7 @@ impl<'a, T> SharedMut<'a, T> {
 /// threads do this themselves; a program calls it once on its main thread.
 pub fn flush_denormals() {
     #[cfg(target_arch = "x86_64")]
-    {
-        let mut control: u32 = 0;
-        let address = &raw mut control;
-        // SAFETY: SSE is part of x86-64; only FTZ (bit 15) and DAZ (bit 6) of the control word change.
-        unsafe {
-            std::arch::asm!("stmxcsr [{0}]", in(reg) address, options(nostack));
-            *address |= 0x8040;
-            std::arch::asm!("ldmxcsr [{0}]", in(reg) address, options(nostack));
-        }
-    }
+    set_vector_control(vector_control() | FLUSH);
     #[cfg(target_arch = "aarch64")]
     {
         let mut control: u64;
@@ -264,6 +255,58 @@ pub fn flush_denormals() {
             control |= 1 << 24;
             std::arch::asm!("msr fpcr, {0}", in(reg) control, options(nostack));
         }
+    }
+}
+
+/// Bits of the control word of vector arithmetic: results (bit 15) and operands (bit 6) that are denormal become zero.
+#[cfg(target_arch = "x86_64")]
+const FLUSH: u32 = 0x8040;
+
+#[cfg(target_arch = "x86_64")]
+fn vector_control() -> u32 {
+    let mut control: u32 = 0;
+    let address = &raw mut control;
+    // SAFETY: SSE is part of x86-64.
+    unsafe { std::arch::asm!("stmxcsr [{0}]", in(reg) address, options(nostack)) };
+    control
+}
+
+/// Takes a control word as it was read, but for [`FLUSH`].
+#[cfg(target_arch = "x86_64")]
+fn set_vector_control(control: u32) {
+    let address = &raw const control;
+    // SAFETY: SSE is part of x86-64; what is not in [`FLUSH`] stays as it was.
+    unsafe { std::arch::asm!("ldmxcsr [{0}]", in(reg) address, options(nostack)) };
+}
+
+/// What the calling thread does with denormal numbers, until this is dropped.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug)]
+pub(crate) struct Denormals {
+    before: u32,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Denormals {
+    /// They are zero.
+    pub(crate) fn flushed() -> Self {
+        let before = vector_control();
+        set_vector_control(before | FLUSH);
+        Self { before }
+    }
+
+    /// They are numbers.
+    pub(crate) fn kept() -> Self {
+        let before = vector_control();
+        set_vector_control(before & !FLUSH);
+        Self { before }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Drop for Denormals {
+    fn drop(&mut self) {
+        set_vector_control(self.before);
     }
 }
 
@@ -292,6 +335,23 @@ mod tests {
             });
         });
         assert_eq!(total.into_inner(), 20);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn denormals_are_what_is_asked_for_and_then_what_they_were() {
+        let half = || std::hint::black_box(f32::MIN_POSITIVE) * std::hint::black_box(0.5);
+        let before = half();
+        for _ in 0..2 {
+            let flushed = Denormals::flushed();
+            assert_eq!(half(), 0.0);
+            let kept = Denormals::kept();
+            assert!(half() > 0.0);
+            drop(kept);
+            assert_eq!(half(), 0.0);
+            drop(flushed);
+        }
+        assert_eq!(half(), before);
     }
 
     #[test]

@@ -42,7 +42,10 @@ impl Machine {
             return f32("f32, as set".to_owned());
         }
         let Some(format) = exec.isa().half_products().map(kernels::HalfFormat::name) else {
-            return f32("f32, since this CPU has no half-precision products that cavy knows (AVX-512 BF16)".to_owned());
+            return f32(
+                "f32, since this CPU has no half-precision products that cavy knows (AVX512-FP16 or AVX-512 BF16)"
+                    .to_owned(),
+            );
         };
         let half = exec.with_precision(kernels::Precision::Mixed);
         let half_flops = matmul_flops_per_s(half);

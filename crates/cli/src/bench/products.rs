@@ -5,7 +5,7 @@ use crate::{Ending, text};
 use cavy_ops::Exec;
 use cavy_ops::kernels::int8::{self, Int8Matrix};
 use cavy_ops::kernels::matmul::{Onto, View, ViewMut, matmul, matmul_by_gemm};
-use cavy_ops::kernels::{HalfFormat, Precision, parallel};
+use cavy_ops::kernels::{HalfFormat, parallel};
 use clap::Args;
 use serde_json::json;
 use std::time::Instant;
@@ -97,16 +97,18 @@ fn rates(args: &ProductsArgs, exec: Exec, layer: Layer, pass: Pass) -> Vec<(&'st
     let mut c = vec![0.0; rows * cols];
     // Rounding the weight is not part of the product, rounding what meets it is.
     let weight = Int8Matrix::quantize(exec, &w, outputs, inputs);
-    let half = exec.with_precision(Precision::Mixed);
     let mut ways: Vec<Way<'_>> = vec![
         ("gemm f32", Box::new(|c| matmul_by_gemm(exec, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))),
         ("f32", Box::new(|c| matmul(exec, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))),
     ];
-    if let Some(format) = half.half_products() {
+    // Every kind that the machine has, not its choice alone.
+    for format in HalfFormat::available() {
         let name = match format {
             HalfFormat::Bf16 => "bf16",
+            HalfFormat::F16 => "f16",
         };
-        ways.push((name, Box::new(|c| matmul(half, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))));
+        let half = exec.with_half_products(format);
+        ways.push((name, Box::new(move |c| matmul(half, Onto::Overwrite, 1.0, a, b, ViewMut::new(c, rows, cols)))));
     }
     // A frozen weight has no gradient.
     match pass {

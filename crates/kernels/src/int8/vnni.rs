@@ -1,6 +1,6 @@
 //! The product for AVX-512 with VNNI.
 //!
-//! As in `matmul/bf16.rs`, with four steps of the shared dimension in each word of 32 bits: a first parallel region rounds the
+//! As in `matmul/half/product.rs`, with four steps of the shared dimension in each word of 32 bits: a first parallel region rounds the
 //! activations for all tasks, in parts of the shared dimension that fit into a cache; each task copies the weights of its columns
 //! into a panel of its own. Activations are stored without sign, 128 above what they are, since `vpdpbusd` multiplies bytes
 //! without sign by bytes with one; the sums begin with what that adds.

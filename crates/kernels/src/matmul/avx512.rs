@@ -124,20 +124,15 @@ impl Plan {
     }
 }
 
-/// Several products, then `task(0)`, ..., `task(tasks - 1)`, in one region. The shapes agree, no shared dimension is
-/// empty, and the machine has AVX-512: the caller checked.
-pub(super) fn matmuls<const K: usize>(
-    exec: Exec,
-    products: [Product<'_>; K],
-    tasks: usize,
-    task: impl Fn(usize) + Sync,
-) {
+/// Several products in one region. The shapes agree, no shared dimension is empty, and the machine has AVX-512: the caller
+/// checked.
+pub(super) fn matmuls<const K: usize>(exec: Exec, products: [Product<'_>; K]) {
     let products = products.map(|product| Cut::new(exec.threads(), product));
-    let product_tasks: usize = products.iter().map(Cut::tasks).sum();
-    for_each(exec, product_tasks + tasks, |index| match task_of(products.iter().map(Cut::tasks), index) {
+    let tasks: usize = products.iter().map(Cut::tasks).sum();
+    for_each(exec, tasks, |index| {
+        let (number, index) = task_of(products.iter().map(Cut::tasks), index);
         // SAFETY: AVX-512 is there, and each task runs once.
-        Ok((number, index)) => PANELS.with_borrow_mut(|panels| unsafe { products[number].run(index, panels) }),
-        Err(index) => task(index),
+        PANELS.with_borrow_mut(|panels| unsafe { products[number].run(index, panels) });
     });
 }
 

@@ -88,9 +88,9 @@ impl AdapterSettings {
         self.r > 0 || !self.init_adapter.is_empty()
     }
 
-    /// Why fine-tuning wants f32, if it does: without an adapter the weights themselves change, by less than bf16 shows.
+    /// Why fine-tuning wants f32, if it does: without an adapter the weights themselves change, by less than 16-bit floats show.
     pub(super) fn needs_f32(&self) -> Option<&'static str> {
-        (!self.is_on()).then_some("since fine-tuning changes weights by less than BF16 resolves")
+        (!self.is_on()).then_some("since fine-tuning changes weights by less than 16-bit floats resolve")
     }
 
     /// The adapter that is asked for, if one is.

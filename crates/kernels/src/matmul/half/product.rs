@@ -1,24 +1,22 @@
-//! The blocked product of operands rounded to bf16, summed in f32, for AVX-512 BF16.
+//! The blocked product of operands rounded to 16-bit floats, for AVX-512 with BF16 or FP16.
 //!
-//! The register tile is that of `avx512.rs` with two steps of the shared dimension in each word of 32 bits. Both operands are
-//! rounded as they are copied, so no copy may be left out, but each element need be rounded only once: an operand that
-//! several tasks read is copied whole by a parallel region before, in parts of the shared dimension that fit into a cache;
-//! one that a single task reads is copied by this task into panels of its own, without a way through memory.
+//! The register tiles (`bf16.rs`, `f16.rs`) are that of `avx512.rs` with two steps of the shared dimension in each word of 32
+//! bits. Both operands are rounded as they are copied, so no copy may be left out, but each element need be rounded only once:
+//! an operand that several tasks read is copied whole by a parallel region before, in parts of the shared dimension that fit
+//! into a cache; one that a single task reads is copied by this task into panels of its own, without a way through memory.
 //!
 //! Source: Goto and van de Geijn 2008, as in `mod.rs`.
 
-mod pack;
-mod tile;
-
-use super::avx512::{LANES, Line, MR, NR, Out, lanes_below, room};
-use super::{After, Onto, Product, View, task_of};
-use crate::exec::Exec;
-use crate::parallel::{SharedMut, for_each};
+use super::super::avx512::{LANES, Line, MR, NR, Out, lanes_below, room};
+use super::super::{After, Onto, Product, View, task_of};
+use super::bf16::Bf16;
+use super::f16::F16;
+use super::{bf16, block_of, equal, f16, pack};
+use crate::exec::{Exec, HalfFormat};
+use crate::parallel::{Denormals, SharedMut, for_each};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Most of the shared dimension at a time: a strip of `A` (28 KB) stays in the first-level cache.
-const KC: usize = 1024;
 /// Elements of a block of `B`, or of a task's own panel of `A`: a quarter of a second-level cache of 1 MB.
 const PANEL: usize = 1 << 17;
 /// Elements of an operand that tasks share, at a time.
@@ -29,7 +27,7 @@ const COPY_TASK: usize = 1 << 15;
 const TASK_FLOPS: usize = 1 << 22;
 /// Most tasks of a thread.
 const TASKS_PER_THREAD: usize = 8;
-/// Copying an element into a panel of the task's own, in multiply-adds.
+/// Copying an element into a panel of the task's own, in multiply-adds, both of bf16.
 const COPY: f32 = 12.0;
 /// Copying an element for all tasks.
 const COPY_SHARED: f32 = 25.0;
@@ -58,8 +56,7 @@ struct Plan {
 
 impl Plan {
     fn new(threads: usize, m: usize, k: usize, n: usize) -> Self {
-        let equal = |total: usize, parts: usize, unit: usize| total.div_ceil(parts).next_multiple_of(unit).max(unit);
-        let kc = equal(k, k.div_ceil(KC).max(1), 2 * LANES);
+        let kc = block_of(k);
         // Of an operand that one task alone reads, its part is to fit into the task's panel.
         let fewest = |lanes: usize, unit: usize| lanes.div_ceil((PANEL / kc / unit * unit).max(unit)).max(1);
         let (fewest_cols, fewest_rows) = (fewest(n, NR), fewest(m, MR));
@@ -89,39 +86,27 @@ impl Plan {
     }
 }
 
-/// Several products, then `task(0)`, ..., `task(tasks - 1)`. The shapes agree, and the machine has AVX-512 with BF16: the
-/// caller checked.
-pub(super) fn matmuls<const K: usize>(
-    exec: Exec,
-    products: [Product<'_>; K],
-    tasks: usize,
-    task: impl Fn(usize) + Sync,
-) {
+/// Several products. The shapes agree, and the machine has products of `format`: the caller checked.
+pub(in crate::matmul) fn matmuls<const K: usize>(exec: Exec, format: HalfFormat, products: [Product<'_>; K]) {
     let mut copies = COPIES.take();
     let mut used = 0;
-    let products = products.map(|product| Cut::new(exec.threads(), product, &mut used));
+    let products = products.map(|product| Cut::new(exec.threads(), format, product, &mut used));
     room(&mut copies, used);
     let parts = products.iter().map(Cut::parts).max().unwrap_or(0).max(1);
     let shared = SharedMut::new(&mut copies);
     for part in 0..parts {
         let copy_tasks: usize = products.iter().map(|product| product.copy_tasks(part)).sum();
         for_each(exec, copy_tasks, |index| {
-            if let Ok((number, index)) = task_of(products.iter().map(|product| product.copy_tasks(part)), index) {
-                // SAFETY: the machine has the instructions, and each task runs once.
-                unsafe { products[number].copy(part, index, shared.as_mut_ptr().cast()) };
-            }
+            let (number, index) = task_of(products.iter().map(|product| product.copy_tasks(part)), index);
+            // SAFETY: the machine has the instructions, and each task runs once.
+            unsafe { products[number].copy(part, index, shared.as_mut_ptr().cast()) };
         });
-        let product_tasks: usize = products.iter().map(|product| product.tasks(part)).sum();
-        let tasks = if part + 1 == parts { tasks } else { 0 };
-        for_each(exec, product_tasks + tasks, |index| {
-            match task_of(products.iter().map(|product| product.tasks(part)), index) {
-                Ok((number, index)) => {
-                    let copies = shared.as_mut_ptr().cast_const().cast();
-                    // SAFETY: the machine has the instructions, the copies are made, and each task runs once.
-                    PANELS.with_borrow_mut(|panels| unsafe { products[number].run(part, index, copies, panels) });
-                }
-                Err(index) => task(index),
-            }
+        let tasks: usize = products.iter().map(|product| product.tasks(part)).sum();
+        for_each(exec, tasks, |index| {
+            let (number, index) = task_of(products.iter().map(|product| product.tasks(part)), index);
+            let copies = shared.as_mut_ptr().cast_const().cast();
+            // SAFETY: the machine has the instructions, the copies are made, and each task runs once.
+            PANELS.with_borrow_mut(|panels| unsafe { products[number].run(part, index, copies, panels) });
         });
     }
     COPIES.set(copies);
@@ -131,6 +116,7 @@ pub(super) fn matmuls<const K: usize>(
 struct Operand<'a> {
     /// Lanes are rows.
     view: View<'a>,
+    format: HalfFormat,
     /// Lanes of a strip.
     width: usize,
     /// Where its copy is, in words, if tasks share one.
@@ -142,21 +128,29 @@ impl Operand<'_> {
         self.view.shape.rows
     }
 
+    /// Words of one lane in a copy of so many steps.
+    fn words_of(&self, steps: usize) -> usize {
+        match self.format {
+            HalfFormat::Bf16 => pack::words_of::<Bf16>(steps),
+            HalfFormat::F16 => pack::words_of::<F16>(steps),
+        }
+    }
+
     /// Words of the copy of one block of `kc` steps.
     fn block_words(&self, kc: usize) -> usize {
-        self.lanes().next_multiple_of(self.width) * kc.div_ceil(2)
+        self.lanes().next_multiple_of(self.width) * self.words_of(kc)
     }
 
     /// # Safety
     /// As [`pack::pack`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn pack(&self, lanes: Range<usize>, steps: Range<usize>, out: *mut u32) {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.width == MR {
-                pack::pack::<MR>(self.view, lanes, steps, out);
-            } else {
-                pack::pack::<NR>(self.view, lanes, steps, out);
+            match (self.format, self.width) {
+                (HalfFormat::Bf16, MR) => pack::pack::<MR, Bf16>(self.view, lanes, steps, out),
+                (HalfFormat::Bf16, _) => pack::pack::<NR, Bf16>(self.view, lanes, steps, out),
+                (HalfFormat::F16, MR) => pack::pack::<MR, F16>(self.view, lanes, steps, out),
+                (HalfFormat::F16, _) => pack::pack::<NR, F16>(self.view, lanes, steps, out),
             }
         }
     }
@@ -164,6 +158,7 @@ impl Operand<'_> {
 
 /// A product, cut into tasks.
 struct Cut<'a> {
+    format: HalfFormat,
     onto: Onto,
     row: Option<&'a [f32]>,
     scale: f32,
@@ -180,13 +175,13 @@ struct Cut<'a> {
 
 impl<'a> Cut<'a> {
     /// Moves `used`, the words of shared copies, on.
-    fn new(threads: usize, product: Product<'a>, used: &mut usize) -> Self {
+    fn new(threads: usize, format: HalfFormat, product: Product<'a>, used: &mut usize) -> Self {
         let Product { onto, row, scale, a, b, c, after } = product;
         let (m, k, n) = (a.shape.rows, a.shape.cols, b.shape.cols);
         let plan = Plan::new(threads, m, k, n);
         let blocks = k.div_ceil(plan.kc).max(1);
-        let mut a = Operand { view: a, width: MR, copy: None };
-        let mut b = Operand { view: b.t(), width: NR, copy: None };
+        let mut a = Operand { view: a, format, width: MR, copy: None };
+        let mut b = Operand { view: b.t(), format, width: NR, copy: None };
         let shared = [(&mut a, plan.cols < n), (&mut b, plan.rows < m)];
         let mut shared = shared.into_iter().filter(|shared| shared.1).map(|shared| shared.0).collect::<Vec<_>>();
         let largest = shared.iter().map(|operand| 2 * operand.block_words(plan.kc)).max();
@@ -196,7 +191,7 @@ impl<'a> Cut<'a> {
             *used += (blocks_of_part * operand.block_words(plan.kc)).next_multiple_of(LANES);
         }
         let (c, stride) = (c.data, c.shape.row_stride);
-        Self { onto, row, scale, a, b, c, stride, plan, blocks, blocks_of_part, after }
+        Self { format, onto, row, scale, a, b, c, stride, plan, blocks, blocks_of_part, after }
     }
 
     /// Parts of the shared dimension.
@@ -243,12 +238,17 @@ impl<'a> Cut<'a> {
         operand.copy.map(|copy| copy + (block - self.blocks_of(part).start) * operand.block_words(self.plan.kc))
     }
 
+    /// Denormals are zero where bf16 is rounded to, by its instructions, whatever the thread does with them; elsewhere by this.
+    fn flushed(&self) -> Option<Denormals> {
+        (self.format == HalfFormat::F16).then(Denormals::flushed)
+    }
+
     /// Copying task `index` of a part.
     ///
     /// # Safety
-    /// The machine has AVX-512 F, BW and BF16; `copies` has room for all words; no other call has this index.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    /// The machine has products of the format; `copies` has room for all words; no other call has this index.
     unsafe fn copy(&self, part: usize, index: usize, copies: *mut u32) {
+        let _flushed = self.flushed();
         let [of_a, of_b] = self.copy_tasks_of_block();
         let block = self.blocks_of(part).start + index / (of_a + of_b);
         let index = index % (of_a + of_b);
@@ -256,7 +256,7 @@ impl<'a> Cut<'a> {
         let Some(at) = self.copy_of(operand, part, block) else { return };
         let (per_task, steps) = (self.copy_lanes(operand), self.steps_of(block));
         let lanes = index * per_task..operand.lanes().min((index + 1) * per_task);
-        let out = copies.wrapping_add(at + lanes.start * steps.len().div_ceil(2));
+        let out = copies.wrapping_add(at + lanes.start * operand.words_of(steps.len()));
         // SAFETY: the strips of these lanes are this task's alone.
         unsafe { operand.pack(lanes, steps, out) };
     }
@@ -264,21 +264,21 @@ impl<'a> Cut<'a> {
     /// Task `index` of a part: neighbours have the same columns.
     ///
     /// # Safety
-    /// The machine has AVX-512 F, BW and BF16; the copies of this part are made; no other call has this index.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    /// The machine has products of the format; the copies of this part are made; no other call has this index.
     unsafe fn run(&self, part: usize, index: usize, copies: *const u32, panels: &mut Panels) {
+        let _flushed = self.flushed();
         let Plan { rows, cols, .. } = self.plan;
         let (i, j) = (index % self.row_tasks() * rows, index / self.row_tasks() * cols);
         let (rows, cols) = (i..self.a.lanes().min(i + rows), j..self.b.lanes().min(j + cols));
         for block in self.blocks_of(part) {
             let steps = self.steps_of(block);
-            let words = steps.len().div_ceil(2);
+            let (words, words_of_lane) = (steps.len().div_ceil(2), self.a.words_of(steps.len()));
             // Strips of the task's lanes, where they are.
             let strips = |operand: &Operand<'_>, lanes: &Range<usize>, panel: &mut Vec<Line>| {
                 if let Some(at) = self.copy_of(operand, part, block) {
-                    return copies.wrapping_add(at + lanes.start * words);
+                    return copies.wrapping_add(at + lanes.start * words_of_lane);
                 }
-                let panel: *mut u32 = room(panel, lanes.len().next_multiple_of(operand.width) * words).cast();
+                let panel: *mut u32 = room(panel, lanes.len().next_multiple_of(operand.width) * words_of_lane).cast();
                 // SAFETY: the panel has room for these strips.
                 unsafe { operand.pack(lanes.clone(), steps.clone(), panel) };
                 panel.cast_const()
@@ -298,10 +298,16 @@ impl<'a> Cut<'a> {
                             scale: self.scale,
                             row: self.row.map(|row| row.as_ptr().wrapping_add(j)),
                         };
-                        let (a, b) =
-                            (a.wrapping_add((i - rows.start) * words), b.wrapping_add((j - cols.start) * words));
+                        let a = a.wrapping_add((i - rows.start) * words_of_lane);
+                        let b = b.wrapping_add((j - cols.start) * words_of_lane);
+                        let (rows, vectors) = (MR.min(rows.end - i), width.div_ceil(LANES));
                         // SAFETY: the strips hold the words of this tile, which belongs to this task alone.
-                        unsafe { tile::multiply(MR.min(rows.end - i), width.div_ceil(LANES), words, a, b, out) };
+                        unsafe {
+                            match self.format {
+                                HalfFormat::Bf16 => bf16::multiply(rows, vectors, words, a, b, out),
+                                HalfFormat::F16 => f16::multiply(rows, vectors, words, a, b, out),
+                            }
+                        }
                     }
                 }
             }

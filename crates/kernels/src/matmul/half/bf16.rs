@@ -1,10 +1,28 @@
-//! The register tile: up to 14 x 32 sums of products of pairs.
+//! bf16: operands are rounded, sums are f32.
+//!
+//! Rounding is to the nearest, ties to even, as `vcvtne2ps2bf16` does it: a NaN stays a NaN and an infinity an infinity, a
+//! number above the largest of bf16 (3.3895e38) by half a step or more becomes an infinity, and a denormal a zero.
 
 use super::super::avx512::{LANES, MR, NR, Out, write_tile};
+use super::pack::Half;
 use std::arch::x86_64::{
-    __m512, __m512bh, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
 };
+
+/// The upper half of binary32.
+pub(super) struct Bf16;
+
+impl Half for Bf16 {
+    const SCALED: bool = false;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[inline]
+    unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: both are 512 bits, all of which are valid.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+}
 
 /// The tile of `rows` x `vectors`.
 ///
@@ -13,22 +31,11 @@ use std::arch::x86_64::{
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
 pub(super) unsafe fn multiply(rows: usize, vectors: usize, words: usize, a: *const u32, b: *const u32, out: Out) {
-    macro_rules! by_rows {
-        ($vectors:literal: $($rows:literal)*) => {
-            match rows {
-                // SAFETY: the caller's promise.
-                $($rows => unsafe { tile::<$rows, $vectors>(words, a, b, out) },)*
-                _ => unreachable!("a tile of {rows} rows"),
-            }
-        };
-    }
-    match vectors {
-        2 => by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        _ => by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-    }
+    // SAFETY: the caller's promise.
+    unsafe { tile_of!(rows, vectors, tile(words, a, b, out)) }
 }
 
-/// One register tile of `R` rows and `V` vectors.
+/// One register tile of `R` rows and `V` vectors: up to 14 x 32 sums of products of pairs.
 ///
 /// # Safety
 /// `a` is a strip of [`MR`] lanes and `b` one of [`NR`], both of `words`; what `out` names is writable in `R` rows.
