@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::{Ending, text};
-use cavy_ops::kernels::Precision;
+use cavy_ops::kernels::{Precision, int8};
 use cavy_ops::{Exec, Isa};
 use cavy_train::machine;
 use clap::Args;
@@ -24,13 +24,14 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending, CliError> {
     let gflops_one = machine::matmul_flops_per_s(exec.with_threads(1)) / 1e9;
     let half = exec.with_precision(Precision::Mixed);
     let half = half.half_products().map(|format| (format.name(), machine::matmul_flops_per_s(half) / 1e9));
+    let int8 = int8::Path::of(exec).name();
     let unused = Isa::unused_products();
     if args.json {
         let json = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"), "isa": exec.isa().name(), "isas": all, "threads": threads,
             "matmul_gflops": gflops, "matmul_gflops_one_thread": gflops_one,
             "half_products": half.map(|(name, _)| name), "half_matmul_gflops": half.map(|(_, gflops)| gflops),
-            "unused_products": unused,
+            "int8_products": int8, "unused_products": unused,
         });
         text::data(&json.to_string());
         return Ok(Ending::Done);
@@ -48,6 +49,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<Ending, CliError> {
         }
         None => text::data("              no half-precision products: `--precision mixed` is f32 here"),
     }
+    text::data(&format!("              8-bit products (`--base-dtype int8`) with {int8}"));
     if !unused.is_empty() {
         text::data(&format!("not used yet  {}", unused.join(", ")));
     }

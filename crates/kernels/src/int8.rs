@@ -18,11 +18,17 @@
 //!
 //! 0.7 % are the weights', which one scale for a row costs. Results on the way are f32; a weight itself is not trained.
 //!
+//! Plain Rust computes this on every CPU; AVX2, AVX-VNNI and AVX-512 VNNI do it in register tiles ([`Path`], `int8/blocked.rs`).
+//!
 //! Shapes: `x` is `(n, in)`, `W` `(out, in)`, `b` `(out)`, `y` `(n, out)`, all row-major.
 //! Source: Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models",
 //! <https://arxiv.org/abs/2304.13013>, section 2: forward product and input gradient in 8 bits; scales of runs instead of whole rows
 //! as in `packed/activations.rs`.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod blocked;
 mod plain;
 mod product;
 #[cfg(test)]
@@ -33,6 +39,7 @@ mod vnni;
 use crate::Exec;
 use crate::lanes::TASK_ELEMENTS;
 use crate::parallel::for_each_chunk;
+pub use product::Path;
 use product::Product;
 use std::fmt;
 
@@ -140,7 +147,8 @@ fn round(x: f32, inverse: f32) -> i8 {
 ///
 /// Numbers: see the file's head. Runs are added in order in f32, then come the scale of the output and the bias. A NaN or
 /// infinity in a row of `x` makes the whole row of `y` NaN.
-/// Law: the same bits for any number of threads, and for a row whatever the other rows and their number; on AVX2 the bits of AVX-512.
+/// Law: the same bits for any number of threads, and for a row whatever the other rows and their number; on every [`Path`] too, as long
+/// as the instruction set fuses multiplication and addition.
 /// Panics: if the lengths do not fit together.
 /// Source: see the file's head.
 pub fn forward(exec: Exec, x: &[f32], weight: &Int8Matrix, bias: Option<&[f32]>, y: &mut [f32]) {

@@ -1,7 +1,66 @@
-//! A product of rounded activations and integer weights, in whichever orientation.
+//! A product of rounded activations and integer weights, in whichever orientation, and the paths that compute it.
+#![expect(unsafe_code, reason = "calls of functions for instruction sets, which `Path` has asked for")]
 
 use super::{Int8Matrix, plain};
-use crate::Exec;
+#[cfg(target_arch = "x86_64")]
+use super::{
+    avx2::{Bytes, Pairs},
+    blocked,
+    vnni::Avx512Vnni,
+};
+use crate::{Exec, Isa};
+
+/// What computes the products. Slow first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Path {
+    /// Plain Rust, compiled for every instruction set.
+    Plain,
+    /// AVX2, on integers of 16 bits.
+    Avx2,
+    /// AVX-VNNI: 256 bits of bytes.
+    AvxVnni,
+    /// AVX-512 VNNI: 512 bits of bytes.
+    Avx512Vnni,
+}
+
+impl Path {
+    /// The fastest path of an instruction set on this machine.
+    pub fn of(exec: Exec) -> Self {
+        Self::available(exec.isa()).last().copied().unwrap_or(Self::Plain)
+    }
+
+    /// Every path that this machine can take within an instruction set it supports, slow first.
+    pub fn available(isa: Isa) -> Vec<Self> {
+        let all = [Self::Plain, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+        all.into_iter().filter(|path| path.is_in(isa)).collect()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_in(self, isa: Isa) -> bool {
+        let has_avx2 = matches!(isa, Isa::Avx2 | Isa::Avx512);
+        match self {
+            Self::Plain => true,
+            Self::Avx2 => has_avx2,
+            Self::AvxVnni => has_avx2 && is_x86_feature_detected!("avxvnni"),
+            Self::Avx512Vnni => isa == Isa::Avx512 && is_x86_feature_detected!("avx512vnni"),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_in(self, _: Isa) -> bool {
+        self == Self::Plain
+    }
+
+    /// The name used by `cavy doctor`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain Rust",
+            Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX-VNNI",
+            Self::Avx512Vnni => "AVX-512 VNNI",
+        }
+    }
+}
 
 /// `y_ij = s_j * sum over runs of d * (sum over p of q_ip w_pj) + b_j`, with `q` and `d` of `x` times `fold`.
 pub(super) struct Product<'a> {
@@ -53,10 +112,24 @@ impl<'a> Product<'a> {
     }
 
     pub(super) fn run(self, exec: Exec) {
-        #[cfg(target_arch = "x86_64")]
-        if super::vnni::is_there(exec) {
-            return super::vnni::run(exec, self);
+        self.run_on(Path::of(exec), exec);
+    }
+
+    /// Runs it on a path of the machine, which is one of [`Path::available`].
+    pub(super) fn run_on(self, path: Path, exec: Exec) {
+        match path {
+            Path::Plain => plain::run(exec, self),
+            // SAFETY: the machine has the path, that is, its instructions.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => unsafe { blocked::run::<Pairs>(exec, self) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Path::AvxVnni => unsafe { blocked::run::<Bytes>(exec, self) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512Vnni => unsafe { blocked::run::<Avx512Vnni>(exec, self) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Path::Avx2 | Path::AvxVnni | Path::Avx512Vnni => unreachable!("{} on another CPU", path.name()),
         }
-        plain::run(exec, self);
     }
 }

@@ -95,6 +95,93 @@ fn fused_instruction_sets_have_the_same_bits_for_any_number_of_rows() {
     assert!(others.iter().all(|other| other == first));
 }
 
+/// Both products on a path.
+fn products_of(path: Path, exec: Exec, x: &[f32], d_y: &[f32], weight: &Int8Matrix, bias: &[f32]) -> Vec<u32> {
+    let n = x.len() / weight.cols();
+    let (mut y, mut d_x) = (vec![f32::NAN; n * weight.rows()], vec![f32::NAN; n * weight.cols()]);
+    Product::new(x, n, weight, &mut y).with_bias(Some(bias)).run_on(path, exec);
+    Product::new(d_y, n, weight, &mut d_x).backward().run_on(path, exec);
+    y.extend(d_x);
+    bits(&y)
+}
+
+/// The paths with register tiles beside plain Rust with fused operations, on one thread and on two.
+fn check_paths(n: usize, rows: usize, cols: usize, x: &[f32], d_y: &[f32], w: &[f32]) {
+    let exec = Exec::new(2);
+    let weight = Int8Matrix::quantize(exec, w, rows, cols);
+    let bias = test_input(rows, 3);
+    let want = products_of(Path::Plain, exec, x, d_y, &weight, &bias);
+    for path in Path::available(exec.isa()) {
+        for threads in [1, 2] {
+            let got = products_of(path, exec.with_threads(threads), x, d_y, &weight, &bias);
+            let first = got.iter().zip(&want).position(|(got, want)| got != want);
+            assert_eq!(first, None, "{n} x {rows} x {cols}, {} on {threads} threads", path.name());
+        }
+    }
+}
+
+#[test]
+fn paths_have_the_bits_of_plain_rust_around_the_edges_of_tiles() {
+    let check = |n: usize, rows: usize, cols: usize| {
+        let (x, d_y, w) = (test_input(n * cols, 1), test_input(n * rows, 2), test_input(rows * cols, 4));
+        check_paths(n, rows, cols, &x, &d_y, &w);
+    };
+    for n in [1, 2, 3, 4, 5, 6, 7, 12, 13, 19] {
+        for k in [1, 3, 4, 5, 7, 8, 9, 31, 32, 33, 127, 128, 129, 131, 260] {
+            for width in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 49] {
+                check(n, width, k);
+            }
+        }
+    }
+    for k in [511, 512, 513, 1023, 1025, 2047, 2049, 2300] {
+        check(7, 35, k);
+        check(13, k, 35);
+    }
+}
+
+#[test]
+fn an_instruction_set_takes_its_fastest_path() {
+    for isa in Isa::available() {
+        let available = Path::available(isa);
+        assert!(available.is_sorted() && available[0] == Path::Plain);
+        assert_eq!(Path::of(Exec::new(1).with_isa(isa)), available[available.len() - 1]);
+        assert_eq!(available.contains(&Path::Avx2), matches!(isa, Isa::Avx2 | Isa::Avx512), "{}", isa.name());
+        assert!(isa == Isa::Avx512 || !available.contains(&Path::Avx512Vnni), "{}", isa.name());
+        #[cfg(target_arch = "x86_64")]
+        if isa != Isa::Portable {
+            assert_eq!(available.contains(&Path::AvxVnni), is_x86_feature_detected!("avxvnni"));
+        }
+    }
+}
+
+/// Integers of the largest magnitude, of one sign or alternating along either dimension, zeros, and what is not finite.
+#[test]
+fn paths_have_the_bits_of_plain_rust_at_extremes() {
+    let (n, rows, cols) = (13, 50, 300);
+    let signs: [fn(usize, usize) -> f32; 5] = [
+        |_, _| 127.0,
+        |_, _| -127.0,
+        |_, at| if at.is_multiple_of(2) { 127.0 } else { -127.0 },
+        |row, _| if row.is_multiple_of(2) { 127.0 } else { -127.0 },
+        |row, _| if row.is_multiple_of(3) { 0.0 } else { -127.0 },
+    ];
+    let matrix = |of: fn(usize, usize) -> f32, rows: usize, cols: usize| -> Vec<f32> {
+        (0..rows * cols).map(|at| of(at / cols, at % cols)).collect()
+    };
+    for of_x in signs {
+        for of_w in signs {
+            let (mut x, mut d_y) = (matrix(of_x, n, cols), matrix(of_x, n, rows));
+            let mut w = matrix(of_w, rows, cols);
+            check_paths(n, rows, cols, &x, &d_y, &w);
+            for (i, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+                (x[i * 5 * cols + 130], d_y[i * 6 * rows + i], w[i * 7 * cols + 1]) = (bad, bad, 1e-35);
+            }
+            w[20 * cols..21 * cols].fill(1e-31);
+            check_paths(n, rows, cols, &x, &d_y, &w);
+        }
+    }
+}
+
 /// Numbers whose products and sums are exact: integers up to 127, a power of two as scale.
 #[test]
 fn sums_of_integers_are_exact_on_every_instruction_set() {

@@ -51,7 +51,7 @@ pub enum BaseDtype {
     #[serde(rename = "q8_0")]
     #[value(name = "q8_0")]
     Q8_0,
-    /// 8 bits a weight, and products of 8-bit numbers forward and backward: the fastest on a CPU with VNNI, slow without
+    /// 8 bits a weight, and products of 8-bit numbers forward and backward: the fastest with VNNI or AVX2, slow without
     Int8,
     /// 4 bits a weight
     #[serde(rename = "q4_0")]

@@ -4,6 +4,7 @@
 //! activations or 32 columns of weights: a word of each for the first four steps, then for the next four, and so on. Steps after the
 //! last are zeros.
 
+use super::super::blocked::Weights;
 use super::super::{RUN, scales_of};
 use crate::matmul::avx512::{LANES, MR, NR, transpose};
 use std::arch::x86_64::{
@@ -91,49 +92,44 @@ pub(super) unsafe fn activations<'x>(
     }
 }
 
-/// The weights, in the orientation of a product.
-pub(super) struct Weights<'a> {
-    pub(super) quants: &'a [i8],
-    /// Bytes of a row.
-    pub(super) cols: usize,
-    /// Whether a row of the matrix is a step of the shared dimension, not a column of the product.
-    pub(super) has_steps_in_rows: bool,
-}
-
-impl Weights<'_> {
-    /// Writes `steps` of `columns` in strips of [`NR`], as `out[column / NR * NR * words + word * NR + column % NR]`, and -128 times the
-    /// sum of each column's run as `zeros[column / NR * NR * runs + run * NR + column % NR]`.
-    ///
-    /// # Safety
-    /// Columns and steps are those of the product, and the first step of a block begins a run; `out` and `zeros` are writable for whole
-    /// strips. The machine has AVX-512 F, BW and VNNI.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) unsafe fn pack(&self, columns: Range<usize>, steps: Range<usize>, out: *mut u32, zeros: *mut i32) {
-        let (words, runs) = (steps.len().div_ceil(4), steps.len().div_ceil(RUN));
-        let (step_stride, column_stride) = if self.has_steps_in_rows { (self.cols, 1) } else { (1, self.cols) };
-        let start = self.quants.as_ptr().wrapping_add(columns.start * column_stride + steps.start * step_stride);
-        let strip = |column: usize, len: usize| column / NR * NR * len + column % NR;
-        for run in 0..runs {
-            let first = run * RUN;
-            let len = RUN.min(steps.len() - first);
-            let start = start.wrapping_add(first * step_stride);
-            let wide = if self.has_steps_in_rows { BYTES } else { LANES };
-            for column in (0..columns.len()).step_by(wide) {
-                let count = wide.min(columns.len() - column);
-                let start = start.wrapping_add(column * column_stride);
-                // Sixteen columns each.
-                let places = std::array::from_fn(|part| {
-                    let column = column + part * LANES;
-                    let place = out.wrapping_add(strip(column, words) + first / 4 * NR);
-                    (place, zeros.wrapping_add(strip(column, runs) + run * NR))
-                });
-                // SAFETY: the caller's promise; parts without a column are not written.
-                unsafe {
-                    if self.has_steps_in_rows {
-                        from_rows(start, self.cols, count, len, &places);
-                    } else {
-                        from_columns(start, self.cols, count, len, places[0]);
-                    }
+/// Writes `steps` of `columns` in strips of [`NR`], as `out[column / NR * NR * words + word * NR + column % NR]`, and -128 times the
+/// sum of each column's run as `zeros[column / NR * NR * runs + run * NR + column % NR]`.
+///
+/// # Safety
+/// Columns and steps are those of the product, and the first step of a block begins a run; `out` and `zeros` are writable for whole
+/// strips. The machine has AVX-512 F, BW and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn weights(
+    weights: &Weights<'_>,
+    columns: Range<usize>,
+    steps: Range<usize>,
+    out: *mut u32,
+    zeros: *mut i32,
+) {
+    let (words, runs) = (steps.len().div_ceil(4), steps.len().div_ceil(RUN));
+    let (step_stride, column_stride) = if weights.has_steps_in_rows { (weights.cols, 1) } else { (1, weights.cols) };
+    let start = weights.quants.as_ptr().wrapping_add(columns.start * column_stride + steps.start * step_stride);
+    let strip = |column: usize, len: usize| column / NR * NR * len + column % NR;
+    for run in 0..runs {
+        let first = run * RUN;
+        let len = RUN.min(steps.len() - first);
+        let start = start.wrapping_add(first * step_stride);
+        let wide = if weights.has_steps_in_rows { BYTES } else { LANES };
+        for column in (0..columns.len()).step_by(wide) {
+            let count = wide.min(columns.len() - column);
+            let start = start.wrapping_add(column * column_stride);
+            // Sixteen columns each.
+            let places = std::array::from_fn(|part| {
+                let column = column + part * LANES;
+                let place = out.wrapping_add(strip(column, words) + first / 4 * NR);
+                (place, zeros.wrapping_add(strip(column, runs) + run * NR))
+            });
+            // SAFETY: the caller's promise; parts without a column are not written.
+            unsafe {
+                if weights.has_steps_in_rows {
+                    from_rows(start, weights.cols, count, len, &places);
+                } else {
+                    from_columns(start, weights.cols, count, len, places[0]);
                 }
             }
         }
@@ -146,7 +142,7 @@ type Place = (*mut u32, *mut i32);
 /// `len` steps of up to sixteen columns that are `stride` bytes apart.
 ///
 /// # Safety
-/// As [`Weights::pack`].
+/// As [`weights`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn from_columns(start: *const i8, stride: usize, count: usize, len: usize, (out, zeros): Place) {
@@ -177,7 +173,7 @@ unsafe fn from_columns(start: *const i8, stride: usize, count: usize, len: usize
 /// `len` steps, `stride` bytes apart, of up to 64 columns.
 ///
 /// # Safety
-/// As [`Weights::pack`].
+/// As [`weights`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn from_rows(start: *const i8, stride: usize, count: usize, len: usize, places: &[Place; 4]) {

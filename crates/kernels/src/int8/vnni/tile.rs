@@ -1,6 +1,7 @@
 //! The register tile: up to 14 x 32 sums of integer products.
 
 use super::super::RUN;
+use super::super::blocked::{Out, Tile};
 use crate::matmul::avx512::{LANES, MR, NR};
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
@@ -11,51 +12,18 @@ use std::arch::x86_64::{
 /// Words of a run.
 const RUN_WORDS: usize = RUN / 4;
 
-/// What a tile reads.
-#[derive(Clone, Copy)]
-pub(super) struct Tile {
-    /// Words of the shared dimension.
-    pub(super) words: usize,
-    /// A strip of activations: [`MR`] words of the first four steps, and so on.
-    pub(super) a: *const u32,
-    /// The scales of its first run; those of the next are `scale_step` on.
-    pub(super) scales: *const f32,
-    pub(super) scale_step: usize,
-    /// A strip of weights: [`NR`] words of the first four steps, and so on.
-    pub(super) b: *const u32,
-    /// What the sums of each run begin with: [`NR`] of the first run, and so on.
-    pub(super) zeros: *const i32,
-    /// Room for [`MR`] rows of [`NR`] sums.
-    pub(super) totals: *mut f32,
-}
-
-/// Where a tile's sums go, and how.
-#[derive(Clone, Copy)]
-pub(super) struct Out {
-    pub(super) start: *mut f32,
-    pub(super) stride: usize,
-    /// Lanes of the last vector that are columns of the result.
-    pub(super) last: __mmask16,
-    /// Whether the shared dimension begins here, or sums so far are in the result's place.
-    pub(super) is_first: bool,
-    /// Whether it ends here.
-    pub(super) is_last: bool,
-    pub(super) scales: Option<*const f32>,
-    pub(super) bias: Option<*const f32>,
-}
-
-/// The tile of `rows` x `vectors`.
+/// The tile of `rows` x `vectors`, with `last` lanes of the last vector.
 ///
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512vnni")]
 #[inline]
-pub(super) unsafe fn multiply(rows: usize, vectors: usize, of: Tile, out: Out) {
+pub(super) unsafe fn multiply(rows: usize, vectors: usize, of: Tile, out: Out, last: __mmask16) {
     macro_rules! by_rows {
         ($vectors:literal: $($rows:literal)*) => {
             match rows {
                 // SAFETY: the caller's promise.
-                $($rows => unsafe { tile::<$rows, $vectors>(of, out) },)*
+                $($rows => unsafe { tile::<$rows, $vectors>(of, out, last) },)*
                 _ => unreachable!("a tile of {rows} rows"),
             }
         };
@@ -72,7 +40,7 @@ pub(super) unsafe fn multiply(rows: usize, vectors: usize, of: Tile, out: Out) {
 /// The strips hold the words and runs of `of`, whose totals have room; what `out` names is readable, and writable in `R` rows. The
 /// machine has AVX-512 F and VNNI.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn tile<const R: usize, const V: usize>(of: Tile, out: Out) {
+unsafe fn tile<const R: usize, const V: usize>(of: Tile, out: Out, last: __mmask16) {
     for r in 0..R {
         for v in 0..V {
             _mm_prefetch::<_MM_HINT_T0>(out.start.wrapping_add(r * out.stride + v * LANES).cast());
@@ -89,11 +57,11 @@ unsafe fn tile<const R: usize, const V: usize>(of: Tile, out: Out) {
             let sums = one_run::<R, V>(words, of.a.add(first * MR), of.b.add(first * NR), of.zeros.add(run * NR));
             let scales = of.scales.add(run * of.scale_step);
             if run + 1 < runs {
-                add_up(&sums, scales, before, (of.totals, NR), out.last);
+                add_up(&sums, scales, before, (of.totals, NR), last);
             } else if out.is_last {
-                finish(&sums, scales, before, out);
+                finish(&sums, scales, before, out, last);
             } else {
-                add_up(&sums, scales, before, (out.start, out.stride), out.last);
+                add_up(&sums, scales, before, (out.start, out.stride), last);
             }
         }
         before = (of.totals.cast_const(), NR);
@@ -141,11 +109,12 @@ unsafe fn finish<const R: usize, const V: usize>(
     scales: *const f32,
     (before, before_step): (*const f32, usize),
     out: Out,
+    last: __mmask16,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         for v in 0..V {
-            let mask = if v + 1 < V { __mmask16::MAX } else { out.last };
+            let mask = if v + 1 < V { __mmask16::MAX } else { last };
             let of_column = |values: Option<*const f32>, none: __m512| match values {
                 Some(values) => _mm512_maskz_loadu_ps(mask, values.add(v * LANES)),
                 None => none,
