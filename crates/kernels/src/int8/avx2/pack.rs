@@ -51,6 +51,8 @@ pub(super) unsafe fn activations<'x, W: Words>(
                 // The bits of magnitudes are ordered as the magnitudes are, with NaN above infinity.
                 let mut largest = _mm256_setzero_si256();
                 for step in (first..end).step_by(LANES) {
+                    // The row's next run, for which the CPU does not look: it comes after this one of other rows.
+                    _mm_prefetch::<_MM_HINT_T0>(starts[row].wrapping_add(step + RUN).cast());
                     let bits = _mm256_and_si256(_mm256_castps_si256(load(row, step)), _mm256_set1_epi32(i32::MAX));
                     largest = _mm256_max_epu32(largest, bits);
                 }
