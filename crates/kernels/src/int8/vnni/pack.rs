@@ -62,6 +62,7 @@ pub(super) unsafe fn activations<'x>(
                 // The bits of magnitudes are ordered as the magnitudes are, with NaN above infinity.
                 let mut largest = _mm512_setzero_si512();
                 for step in (first..end).step_by(LANES) {
+                    _mm_prefetch::<_MM_HINT_T0>(starts[row].wrapping_add(step + RUN).cast());
                     let bits = _mm512_and_si512(_mm512_castps_si512(load(row, step)), _mm512_set1_epi32(i32::MAX));
                     largest = _mm512_max_epu32(largest, bits);
                 }
