@@ -15,6 +15,8 @@
 //! <https://arxiv.org/abs/2305.13245>; recomputation as in Dao et al. 2022, <https://arxiv.org/abs/2205.14135>.
 #![expect(unsafe_code, reason = "heads of one token are written by different tasks")]
 
+#[cfg(target_arch = "x86_64")]
+mod short;
 mod softmax;
 
 use crate::dropout::{keep, threshold};
@@ -104,13 +106,11 @@ struct QueryBlock {
     len: usize,
     columns: Range<usize>,
     runs: Vec<Run>,
+    /// Floats from one row of scores to the next: whole vectors.
+    stride: usize,
 }
 
 impl QueryBlock {
-    /// Floats from one row of scores to the next: whole vectors.
-    fn stride(&self) -> usize {
-        self.columns.len().next_multiple_of(LANES)
-    }
 
     /// Columns that query `row` of the block sees.
     fn seen(&self, spec: &Attention<'_>, row: usize) -> Range<usize> {
@@ -133,7 +133,8 @@ impl Attention<'_> {
             let position = segment.position + first;
             let columns = self.visible(position).start..position + len;
             let runs = self.runs(index, &columns);
-            QueryBlock { token: segment.start + first, position, len, columns, runs }
+            let stride = columns.len().next_multiple_of(LANES);
+            QueryBlock { token: segment.start + first, position, len, columns, runs, stride }
         })
     }
 
@@ -186,6 +187,8 @@ struct Scratch {
     probabilities: Vec<f32>,
     d_scores: Vec<f32>,
     denominators: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    short: short::Copies,
 }
 
 thread_local! {
@@ -212,12 +215,17 @@ pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], l
     for_each(exec, spec.segments.list().len() * heads.query, |task| {
         let (segment, head) = (task / heads.query, task % heads.query);
         SCRATCH.with_borrow_mut(|scratch| {
+            #[cfg(target_arch = "x86_64")]
+            if short::serves(serial, spec, segment) {
+                // SAFETY: this task alone writes this segment's rows of this head.
+                return unsafe { short::forward(serial, spec, (segment, head), qkv, scratch, &out, &lse) };
+            }
             for block in spec.blocks(segment) {
-                let probabilities = sized(&mut scratch.probabilities, block.len * block.stride());
+                let probabilities = sized(&mut scratch.probabilities, block.len * block.stride);
                 scores(serial, spec, &block, head, qkv, probabilities);
                 let denominators = sized(&mut scratch.denominators, block.len);
                 let seen = |row| block.seen(spec, row);
-                let softmax = Softmax { scores: probabilities, stride: block.stride(), seen, denominators };
+                let softmax = Softmax { scores: probabilities, stride: block.stride, seen, denominators };
                 dispatch(serial, softmax);
                 for (row, &denominator) in scratch.denominators[..block.len].iter().enumerate() {
                     // SAFETY: this task alone writes this token's row of this head.
@@ -230,13 +238,13 @@ pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], l
     });
 }
 
-/// `s q k^T` of a block, `(queries, columns)`, with rows [`QueryBlock::stride`] apart.
+/// `s q k^T` of a block, `(queries, columns)`, with rows `block.stride` apart.
 fn scores(exec: Exec, spec: &Attention<'_>, block: &QueryBlock, head: usize, qkv: &[f32], scores: &mut [f32]) {
     let kv_head = head / (spec.heads.query / spec.heads.kv);
     let q = spec.head(qkv, block.token, block.len, spec.q_column(head));
     for run in &block.runs {
         let k = spec.head(qkv, run.token, run.len, spec.k_column(kv_head)).t();
-        let part = ViewMut::strided(&mut scores[run.column..], block.len, run.len, block.stride());
+        let part = ViewMut::strided(&mut scores[run.column..], block.len, run.len, block.stride);
         matmul(exec, Onto::Overwrite, spec.scale, q, k, part);
     }
 }
@@ -256,7 +264,7 @@ fn weighted_values(
     let mut onto = Onto::Overwrite;
     for run in &block.runs {
         let v = spec.head(qkv, run.token, run.len, spec.v_column(kv_head));
-        let part = View::strided(&weights[run.column..], block.len, run.len, block.stride());
+        let part = View::strided(&weights[run.column..], block.len, run.len, block.stride);
         // SAFETY: one task alone writes this block's rows of this head.
         let rows = unsafe { ViewMut::shared(out, start, block.len, heads.dim, heads.width()) };
         matmul(exec, onto, 1.0, part, v, rows);
@@ -274,7 +282,7 @@ fn dropout_index(spec: &Attention<'_>, block: &QueryBlock, row: usize, head: usi
 fn drop_weights(spec: &Attention<'_>, block: &QueryBlock, head: usize, weights: &mut [f32]) {
     if spec.dropout > 0.0 {
         let (threshold, scale) = (threshold(spec.dropout), 1.0 / (1.0 - spec.dropout));
-        for (row, weights) in weights.chunks_mut(block.stride()).enumerate() {
+        for (row, weights) in weights.chunks_mut(block.stride).enumerate() {
             for column in block.seen(spec, row) {
                 let index = dropout_index(spec, block, row, head, block.columns.start + column);
                 let kept = keep(spec.dropout_key, index, threshold);
@@ -304,6 +312,14 @@ pub fn backward(
     for_each(exec, families.len() * heads.kv, |task| {
         let (family, kv_head) = (&families[task / heads.kv], task % heads.kv);
         SCRATCH.with_borrow_mut(|scratch| {
+            let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, d_out, qkv, out, lse };
+            #[cfg(target_arch = "x86_64")]
+            if let [segment] = family[..]
+                && short::serves(pass.exec, spec, segment)
+            {
+                // SAFETY: this task alone writes this segment's rows of this key/value head and its query heads.
+                return unsafe { short::backward(&pass, segment, scratch, &d_qkv) };
+            }
             for token in family.iter().flat_map(|&s| segments[s].start..segments[s].start + segments[s].len) {
                 let start = token * heads.packed_width();
                 // SAFETY: this task alone writes this family's rows of this key/value head.
@@ -312,7 +328,6 @@ pub fn backward(
                     d_qkv.slice(start + spec.v_column(kv_head), heads.dim).fill(0.0);
                 }
             }
-            let pass = BackwardPass { exec: exec.with_threads(1), spec, kv_head, d_out, qkv, out, lse };
             family.iter().for_each(|&s| pass.segment(s, scratch, &d_qkv));
         });
     });
@@ -350,7 +365,7 @@ impl BackwardPass<'_> {
 
     fn block(&self, block: &QueryBlock, head: usize, scratch: &mut Scratch, d_qkv: &SharedMut<'_, f32>) {
         let (spec, exec, heads) = (self.spec, self.exec, self.spec.heads);
-        let (dim, width, stride) = (heads.dim, heads.width(), block.stride());
+        let (dim, width, stride) = (heads.dim, heads.width(), block.stride);
         let probabilities = sized(&mut scratch.probabilities, block.len * stride);
         scores(exec, spec, block, head, self.qkv, probabilities);
         let d_scores = sized(&mut scratch.d_scores, block.len * stride);

@@ -8,6 +8,7 @@ pub mod adamw;
 pub mod adamw8;
 pub mod add;
 pub mod attention;
+pub mod block;
 pub mod buffer;
 pub mod cached_attention;
 pub mod dropout;

@@ -171,15 +171,25 @@ impl LayerPass<'_, '_> {
         if let Some(Cached { cache, new }) = self.cached {
             return attention_cached(qkv, &mut cache.borrow_mut(), self.layer, heads, scale, new);
         }
-        let spec = AttentionSpec {
+        attention(qkv, &self.attention_spec(heads, scale, window, drop_rate))
+    }
+
+    /// How a pass without a cache attends.
+    fn attention_spec(&self, heads: Heads, scale: f32, window: Option<usize>, drop_rate: f64) -> AttentionSpec {
+        AttentionSpec {
             heads,
             segments: Arc::clone(&self.pass.segments),
             window,
             scale,
             dropout: self.rate(drop_rate),
             dropout_key: subkey(self.key(), 0),
-        };
-        attention(qkv, &spec)
+        }
+    }
+
+    /// How attention without a window goes where nothing is dropped and there is no cache.
+    pub(crate) fn plain_attention(&self, heads: Heads, scale: f32, drop_rate: f64) -> Option<AttentionSpec> {
+        let is_plain = self.cached.is_none() && self.rate(drop_rate) == 0.0;
+        is_plain.then(|| self.attention_spec(heads, scale, None, drop_rate))
     }
 }
 

@@ -10,7 +10,9 @@ use crate::init::{INIT_STD, Initializer};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use cavy_ops::{Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu, gelu_mlp};
+use cavy_ops::{
+    AttentionSpec, BlockSpec, BlockWeights, Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu, gelu_mlp, gpt2_block,
+};
 
 /// A GPT-2 language model.
 #[derive(Module, Debug)]
@@ -67,6 +69,21 @@ impl Block {
     }
 }
 
+impl Block {
+    /// The block as one operation, where that pays.
+    fn whole(&self, x: &Tensor<2>, attention: Option<AttentionSpec>, eps: f64) -> Option<Tensor<2>> {
+        if std::env::var_os("CAVY_NOBLOCK").is_some() { return None; }
+        let norm = |norm: &LayerNorm| (norm.weight.val(), norm.bias.val());
+        let weights = BlockWeights {
+            norms: [norm(&self.ln_1), norm(&self.ln_2)],
+            qkv: self.attn.c_attn.bare()?,
+            out: self.attn.c_proj.bare()?,
+            mlp: [self.mlp.c_fc.bare()?, self.mlp.c_proj.bare()?],
+        };
+        gpt2_block(x, &weights, &BlockSpec { attention: attention?, eps: eps as f32, gelu: Gelu::Tanh })
+    }
+}
+
 impl Mlp {
     /// Shapes: `(N, D)` to the same.
     fn forward(&self, x: Tensor<2>, dropout_key: Option<u64>) -> Tensor<2> {
@@ -114,9 +131,13 @@ impl Architecture for Gpt2 {
         let dim = config.hidden_size / config.num_attention_heads;
         let heads = Heads::new(config.num_attention_heads, config.num_attention_heads, dim);
         let heads = heads.expect("a config that was checked");
+        let scale = 1.0 / (dim as f32).sqrt();
+        if let Some(y) = block.whole(&x, at.plain_attention(heads, scale, drop_rate), eps) {
+            return y;
+        }
         let (mixer, mlp) = (Residual::default(), Residual::default());
         let qkv = block.attn.c_attn.forward(block.ln_1.of_stream(x.clone(), eps, &mixer), key); // (N, 3 D)
-        let mixed = at.attention(qkv, heads, 1.0 / (dim as f32).sqrt(), None, drop_rate); // (N, D)
+        let mixed = at.attention(qkv, heads, scale, None, drop_rate); // (N, D)
         let x = add_residual(x, at.dropped(block.attn.c_proj.forward(mixed, key), drop_rate, 1), mixer);
         let widened = block.mlp.forward(block.ln_2.of_stream(x.clone(), eps, &mlp), key);
         add_residual(x, at.dropped(widened, drop_rate, 2), mlp)

@@ -42,9 +42,15 @@ impl Linear {
     }
 
     /// Its weight and bias, where nothing else takes part in what comes out.
+    pub(crate) fn bare(&self) -> Option<(Tensor<2>, Option<Tensor<1>>)> {
+        let weight = self.weight.as_ref().filter(|_| self.adapters.is_empty())?;
+        Some((weight.val(), self.bias.as_ref().map(Param::val)))
+    }
+
+    /// [`Linear::bare`] of a layer that has a bias.
     pub(crate) fn plain(&self) -> Option<(Tensor<2>, Tensor<1>)> {
-        let (weight, bias) = self.weight.as_ref().zip(self.bias.as_ref()).filter(|_| self.adapters.is_empty())?;
-        Some((weight.val(), bias.val()))
+        let (weight, bias) = self.bare()?;
+        Some((weight, bias?))
     }
 
     /// Shapes: `(N, in)` to `(N, out)`. With a key, the dropout of adapters is on.

@@ -9,6 +9,7 @@
 
 mod attention;
 mod attention_cached;
+mod block;
 mod concat;
 mod cpu;
 mod embedding;
@@ -25,8 +26,10 @@ mod shared;
 
 pub use attention::{AttentionSpec, attention};
 pub use attention_cached::attention_cached;
+pub use block::{BlockLayer, BlockSpec, NormWeights, gpt2_block};
 pub use cavy_kernels as kernels;
 pub use cavy_kernels::attention::Heads;
+pub use cavy_kernels::block::Weights as BlockWeights;
 pub use cavy_kernels::cached_attention::NewTokens;
 pub use cavy_kernels::gelu::Gelu;
 pub use cavy_kernels::segments::{Segment, Segments};

@@ -8,11 +8,13 @@
 //!
 //! Source: Goto and van de Geijn 2008.
 
+mod direct;
 mod pack;
 
 use super::{After, Onto, Product, View, task_of};
 use crate::exec::Exec;
 use crate::parallel::{SharedMut, for_each};
+pub(crate) use direct::{Columns, multiply_copy, multiply_in_place};
 pub(crate) use pack::transpose;
 use pack::{pack_a, pack_b, square};
 use std::arch::x86_64::{

@@ -1,0 +1,398 @@
+//! A block of GPT-2, depth first: `z = x + attention(norm(x))`, `y = z + mlp(norm(z))`.
+//!
+//! Each task takes whole sequences through all layers of the block, so that what one layer writes is in its core's own cache when the
+//! next reads it, and the block is one parallel region. The backward pass is two: all gradients by activations the same way, then
+//! those by the weights. For models whose weights of a block are small beside such a cache; where they are not, layers one after
+//! the other read them less often ([`pays`]).
+//!
+//! Layers are those of `layer_norm.rs`, `linear.rs`, `attention.rs` and `gelu.rs`, on some of the rows.
+//!
+//! Shapes: `x`, `y` and `z` are `(N, D)`. Source: Radford et al. 2019, "Language models are unsupervised multitask learners",
+//! section 2.3.
+#![expect(unsafe_code, reason = "tasks write the rows of their sequences in several buffers")]
+
+use crate::add::add_to;
+use crate::attention::{self, Attention, Heads};
+use crate::buffer::unfilled;
+use crate::exec::{Exec, Isa};
+use crate::gelu::{self, Gelu};
+use crate::lanes::add_in_order;
+use crate::layer_norm;
+use crate::linear::BiasSums;
+use crate::matmul::{After, Onto, Product, View, ViewMut, matmuls};
+use crate::parallel::{SharedMut, for_each};
+use crate::segments::Segments;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Fewest tokens of a unit: the sequences that are never parted, and whose sums for the norms' gradients are one term.
+const UNIT: usize = 64;
+/// Tokens of a task: weights are copied for each, and its activations are to stay in a second-level cache.
+const TASK: usize = 192;
+/// Fewest units worth it: with fewer there are too few tasks.
+const FEWEST_UNITS: usize = 8;
+/// Most floats of a block's weights.
+const MOST_WEIGHTS: usize = 1 << 20;
+
+/// Gain and bias of a norm, `(D)` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Factor by column.
+    pub gain: &'a [f32],
+    /// What is added by column.
+    pub bias: &'a [f32],
+}
+
+/// A linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// `(out, in)`.
+    pub weight: &'a [f32],
+    /// `(out)`.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// The weights of a block, or with `T` and `N` of another type their gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<N, T> {
+    /// Before attention and before the feed-forward layers.
+    pub norms: [N; 2],
+    /// `(3 D, D)`: queries, keys and values.
+    pub qkv: T,
+    /// `(D, D)`: what follows attention.
+    pub out: T,
+    /// `(F, D)` and `(D, F)`: the feed-forward layers.
+    pub mlp: [T; 2],
+}
+
+/// Gradients of a norm; overwritten.
+#[derive(Debug)]
+pub struct NormGradient<'a> {
+    /// By the gain.
+    pub gain: &'a mut [f32],
+    /// By the bias.
+    pub bias: &'a mut [f32],
+}
+
+/// Gradients of a linear layer; overwritten.
+#[derive(Debug)]
+pub struct LayerGradient<'a> {
+    /// By the weight.
+    pub weight: &'a mut [f32],
+    /// By the bias, if there is one.
+    pub bias: Option<&'a mut [f32]>,
+}
+
+/// What a block does.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    /// Its weights.
+    pub weights: Weights<Norm<'a>, Layer<'a>>,
+    /// Heads of attention.
+    pub heads: Heads,
+    /// Where the sequences lie. None continues another.
+    pub segments: &'a Segments,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// What is added to a variance.
+    pub eps: f32,
+    /// Between the feed-forward layers.
+    pub gelu: Gelu,
+}
+
+/// What [`backward`] needs of [`forward`], each with a row for every token.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// What the norms give, `(N, D)`.
+    normed: [Vec<f32>; 2],
+    mean: [Vec<f32>; 2],
+    rstd: [Vec<f32>; 2],
+    /// `(N, 3 D)`.
+    qkv: Vec<f32>,
+    /// What attention gives, `(N, D)`, and the log of each softmax's denominator, `(N, H)`.
+    mixed: Vec<f32>,
+    lse: Vec<f32>,
+    /// `z`.
+    stream: Vec<f32>,
+    /// The input of the activation, `(N, F)`.
+    inner: Vec<f32>,
+}
+
+/// Whether a block of these sizes is faster this way.
+///
+/// It depends on shapes and instruction set alone, so that the bits of a run do not depend on the number of threads.
+pub fn pays(exec: Exec, segments: &Segments, width: usize, inner: usize) -> bool {
+    let weights = width * (4 * width + 2 * inner);
+    // Where products are another crate's, a row's bits may depend on how many there are.
+    let rows_are_alone = exec.isa() != Isa::Neon;
+    let apart = segments.list().iter().all(|segment| segment.prefix.is_none());
+    rows_are_alone && apart && weights <= MOST_WEIGHTS && units(segments).len() >= FEWEST_UNITS
+}
+
+/// Consecutive segments.
+#[derive(Clone, Debug)]
+struct Part {
+    segments: Range<usize>,
+    tokens: Range<usize>,
+}
+
+/// Consecutive parts, each of at least `fewest` tokens where there are so many.
+fn joined(parts: impl Iterator<Item = Part>, fewest: usize) -> Vec<Part> {
+    let mut joined: Vec<Part> = Vec::new();
+    for part in parts {
+        match joined.last_mut() {
+            Some(last) if last.tokens.len() < fewest => {
+                last.segments.end = part.segments.end;
+                last.tokens.end = part.tokens.end;
+            }
+            _ => joined.push(part),
+        }
+    }
+    joined
+}
+
+fn units(segments: &Segments) -> Vec<Part> {
+    let list = segments.list().iter().enumerate();
+    joined(list.map(|(s, at)| Part { segments: s..s + 1, tokens: at.start..at.start + at.len }), UNIT)
+}
+
+/// A buffer with a row for every token.
+struct Rows<'a> {
+    data: SharedMut<'a, f32>,
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(data: &'a mut [f32], tokens: usize) -> Self {
+        assert!(tokens > 0 && data.len().is_multiple_of(tokens), "{} elements of {tokens} tokens", data.len());
+        Self { width: data.len() / tokens, data: SharedMut::new(data) }
+    }
+
+    /// # Safety
+    /// No two live parts may have a token in common.
+    #[expect(clippy::mut_from_ref, reason = "the caller promises disjoint parts")]
+    unsafe fn part(&self, tokens: &Range<usize>) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.data.slice(tokens.start * self.width, tokens.len() * self.width) }
+    }
+}
+
+fn rows<'a>(data: &'a [f32], all: usize, tokens: &Range<usize>) -> &'a [f32] {
+    let width = data.len() / all;
+    &data[tokens.start * width..tokens.end * width]
+}
+
+thread_local! {
+    /// Buffers of a task, kept by its thread.
+    static SCRATCH: RefCell<[Vec<f32>; 2]> = RefCell::default();
+}
+
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        *buffer = unfilled(len);
+    }
+    &mut buffer[..len]
+}
+
+/// `y = x W^T + b` on the calling thread.
+fn linear(serial: Exec, x: &[f32], layer: Layer<'_>, n: usize, y: &mut [f32]) {
+    let (inputs, outputs) = (x.len() / n, y.len() / n);
+    let (a, b, c) = (View::new(x, n, inputs), View::new(layer.weight, outputs, inputs).t(), ViewMut::new(y, n, outputs));
+    matmuls(serial, [Product { onto: Onto::Overwrite, row: layer.bias, scale: 1.0, a, b, c, after: None }]);
+}
+
+/// `d_x = d_y W` on the calling thread.
+fn linear_backward(serial: Exec, d_y: &[f32], layer: Layer<'_>, n: usize, d_x: &mut [f32]) {
+    let (outputs, inputs) = (d_y.len() / n, d_x.len() / n);
+    let (a, b, c) = (View::new(d_y, n, outputs), View::new(layer.weight, outputs, inputs), ViewMut::new(d_x, n, inputs));
+    matmuls(serial, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after: None }]);
+}
+
+impl Block<'_> {
+    /// Tokens, width and inner width.
+    fn sizes(&self, x: &[f32]) -> [usize; 3] {
+        let (n, d, f) = (self.segments.tokens(), self.weights.norms[0].gain.len(), self.weights.mlp[0].weight.len());
+        assert!(n > 0 && d > 0 && x.len() == n * d && f.is_multiple_of(d), "{} elements, {n} tokens of {d}", x.len());
+        let (f, w) = (f / d, &self.weights);
+        let sizes = [&w.qkv, &w.out, &w.mlp[0], &w.mlp[1]].map(|layer| layer.weight.len());
+        assert!(sizes == [self.heads.packed_width() * d, self.heads.width() * d, f * d, f * d], "weights of {sizes:?}");
+        assert!(self.segments.list().iter().all(|segment| segment.prefix.is_none()), "a segment that continues another");
+        [n, d, f]
+    }
+
+    /// Tasks of about equal size, two a thread where there is enough.
+    fn tasks(&self, threads: usize) -> Vec<Vec<Part>> {
+        let units = units(self.segments);
+        let size = self.segments.tokens().div_ceil(2 * threads.max(1)).min(TASK);
+        let tasks = joined(units.iter().cloned(), size);
+        let mut units = units.into_iter().peekable();
+        tasks.iter().map(|task| std::iter::from_fn(|| units.next_if(|u| u.tokens.end <= task.tokens.end)).collect()).collect()
+    }
+
+    /// The sequences of a part alone.
+    fn segments_of(&self, part: &Part) -> Segments {
+        let lengths: Vec<usize> = self.segments.list()[part.segments.clone()].iter().map(|segment| segment.len).collect();
+        Segments::of_lengths(&lengths)
+    }
+
+    fn attention<'a>(&self, segments: &'a Segments) -> Attention<'a> {
+        Attention { heads: self.heads, segments, window: None, scale: self.scale, dropout: 0.0, dropout_key: 0 }
+    }
+}
+
+/// All units of a task.
+fn whole(task: &[Part]) -> Part {
+    let (first, last) = (&task[0], &task[task.len() - 1]);
+    Part { segments: first.segments.start..last.segments.end, tokens: first.tokens.start..last.tokens.end }
+}
+
+/// `y`, and what the backward pass needs.
+///
+/// Numbers: those of the layers one after the other, bit for bit, but for their products of a few rows.
+/// Law: the same bits for any number of threads.
+/// Panics: if the lengths do not fit together, on no tokens, or if a segment continues another.
+/// Source: see the file's head.
+pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept {
+    let ([n, d, f], Weights { norms, qkv, out, mlp }) = (block.sizes(x), block.weights);
+    assert_eq!(y.len(), x.len(), "a block's output");
+    let mut kept = Kept {
+        normed: [n * d, n * d].map(unfilled),
+        mean: [n, n].map(unfilled),
+        rstd: [n, n].map(unfilled),
+        qkv: unfilled(n * block.heads.packed_width()),
+        mixed: unfilled(n * block.heads.width()),
+        lse: unfilled(n * block.heads.query()),
+        stream: unfilled(n * d),
+        inner: unfilled(n * f),
+    };
+    let results = {
+        let Kept { normed: [n1, n2], mean: [m1, m2], rstd: [r1, r2], qkv, mixed, lse, stream, inner } = &mut kept;
+        [n1, n2, m1, m2, r1, r2, qkv, mixed, lse, stream, inner].map(|x| Rows::new(x, n))
+    };
+    let y = Rows::new(y, n);
+    let (tasks, serial) = (block.tasks(exec.threads()), exec.with_threads(1));
+    for_each(exec, tasks.len(), |task| {
+        let part = whole(&tasks[task]);
+        let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
+        // SAFETY: tasks have no tokens in common, and each runs once.
+        let (results, y) = unsafe { (results.each_ref().map(|rows| rows.part(at)), y.part(at)) };
+        let [normed_1, normed_2, mean_1, mean_2, rstd_1, rstd_2, packed, mixed, lse, stream, inner] = results;
+        let (x, [first, second]) = (rows(x, n, at), norms);
+        layer_norm::forward(serial, x, first.gain, Some(first.bias), block.eps, normed_1, mean_1, rstd_1);
+        linear(serial, normed_1, qkv, count, packed);
+        attention::forward(serial, &block.attention(&segments), packed, mixed, lse);
+        linear(serial, mixed, out, count, stream);
+        add_to(serial, x, stream);
+        layer_norm::forward(serial, stream, second.gain, Some(second.bias), block.eps, normed_2, mean_2, rstd_2);
+        linear(serial, normed_2, mlp[0], count, inner);
+        SCRATCH.with_borrow_mut(|[active, _]| {
+            let active = sized(active, inner.len());
+            gelu::forward(serial, block.gelu, inner, active);
+            linear(serial, active, mlp[1], count, y);
+        });
+        add_to(serial, stream, y);
+    });
+    kept
+}
+
+/// The gradients by input and weights, from the gradient by the output.
+///
+/// Numbers: as [`forward`], but for the norms' gains and biases, whose sums are in units of at least 64 tokens.
+/// Law, Panics, Source: as [`forward`].
+pub fn backward(
+    exec: Exec,
+    block: &Block<'_>,
+    d_y: &[f32],
+    (x, kept): (&[f32], &Kept),
+    d_x: &mut [f32],
+    gradients: Weights<NormGradient<'_>, LayerGradient<'_>>,
+) {
+    let ([n, d, f], Weights { norms, qkv, out, mlp }) = (block.sizes(x), block.weights);
+    assert!(d_y.len() == x.len() && d_x.len() == x.len() && kept.inner.len() == n * f, "gradients of a block");
+    let (mut d_inner, mut active) = (unfilled(n * f), unfilled(n * f));
+    let (mut d_stream, mut d_packed) = (unfilled(n * d), unfilled(kept.qkv.len()));
+    let (tasks, serial) = (block.tasks(exec.threads()), exec.with_threads(1));
+    // Of each unit: sums for gain and bias of the first norm, then of the second.
+    let units: usize = tasks.iter().map(Vec::len).sum();
+    let mut sums = unfilled(units * 4 * d);
+    {
+        let results = [&mut *d_x, &mut d_inner, &mut active, &mut d_stream, &mut d_packed].map(|x| Rows::new(x, n));
+        let sums = Rows::new(&mut sums, units);
+        for_each(exec, tasks.len(), |task| {
+            let part = whole(&tasks[task]);
+            let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
+            let first_unit = tasks[..task].iter().map(Vec::len).sum::<usize>();
+            // SAFETY: tasks have no tokens and no units in common, and each runs once.
+            let (results, sums) = unsafe {
+                let units = first_unit..first_unit + tasks[task].len();
+                (results.each_ref().map(|rows| rows.part(at)), sums.part(&units))
+            };
+            let [d_x, d_inner, active, d_stream, d_packed] = results;
+            let ours = |data| rows(data, n, at);
+            let norm = |number: usize, d_normed: &[f32], x: &[f32], around: &[f32], d_x: &mut [f32], sums: &mut [f32]| {
+                let (mean, rstd) = (ours(&kept.mean[number]), ours(&kept.rstd[number]));
+                for (unit, sums) in tasks[task].iter().zip(sums.chunks_exact_mut(4 * d)) {
+                    let tokens = unit.tokens.start - at.start..unit.tokens.end - at.start;
+                    let of = |data| rows(data, count, &tokens);
+                    let (gain, bias) = sums[2 * number * d..][..2 * d].split_at_mut(d);
+                    let (d_normed, d_x) = (of(d_normed), &mut d_x[tokens.start * d..tokens.end * d]);
+                    let (x, around, factors) = (of(x), Some(of(around)), norms[number].gain);
+                    layer_norm::backward(serial, d_normed, x, factors, of(mean), of(rstd), around, d_x, Some(gain), Some(bias));
+                }
+            };
+            let d_y = ours(d_y);
+            linear_backward(serial, d_y, mlp[1], count, d_inner);
+            let inner = ours(&kept.inner).chunks_exact(f);
+            let parts = inner.zip(d_inner.chunks_exact_mut(f).zip(active.chunks_exact_mut(f)).map(<[_; 2]>::from));
+            gelu::backward_rows(serial, block.gelu, parts);
+            SCRATCH.with_borrow_mut(|[d_normed, d_mixed]| {
+                let (d_normed, d_mixed) = (sized(d_normed, count * d), sized(d_mixed, count * block.heads.width()));
+                linear_backward(serial, d_inner, mlp[0], count, d_normed);
+                norm(1, d_normed, ours(&kept.stream), d_y, d_stream, sums);
+                linear_backward(serial, d_stream, out, count, d_mixed);
+                let (packed, mixed, lse) = (ours(&kept.qkv), ours(&kept.mixed), ours(&kept.lse));
+                attention::backward(serial, &block.attention(&segments), d_mixed, packed, mixed, lse, d_packed);
+                linear_backward(serial, d_packed, qkv, count, d_normed);
+                norm(0, d_normed, ours(x), d_stream, d_x, sums);
+            });
+        });
+    }
+    for (number, norm) in gradients.norms.into_iter().enumerate() {
+        add_in_order(&sums, 4 * d, 2 * number * d, norm.gain);
+        add_in_order(&sums, 4 * d, (2 * number + 1) * d, norm.bias);
+    }
+    let [first, second] = gradients.mlp;
+    let layers = [
+        (gradients.qkv, &d_packed[..], &kept.normed[0][..]),
+        (gradients.out, &d_stream, &kept.mixed),
+        (first, &d_inner, &kept.normed[1]),
+        (second, d_y, &active),
+    ];
+    weight_gradients(exec, n, layers);
+}
+
+/// `d_W = d_y^T x` and the sums of the bias of several layers, each with its `d_y` and `x`, in one region.
+fn weight_gradients<const K: usize>(exec: Exec, n: usize, layers: [(LayerGradient<'_>, &[f32], &[f32]); K]) {
+    let mut sums: [Option<BiasSums<'_>>; K] = [const { None }; K];
+    let mut number = 0;
+    let parts = layers.map(|(LayerGradient { weight, bias }, d_y, x)| {
+        sums[number] = bias.map(|bias| BiasSums::new(exec, d_y, bias));
+        number += 1;
+        (weight, d_y, x)
+    });
+    let adds = sums.each_ref().map(|sums| {
+        move |rows: Range<usize>, cols: Range<usize>| {
+            if let Some(sums) = sums {
+                sums.beside(rows, cols);
+            }
+        }
+    });
+    let mut adds = adds.iter();
+    let products = parts.map(|(weight, d_y, x)| {
+        let (outputs, inputs) = (d_y.len() / n, x.len() / n);
+        let after = adds.next().map(|add| After::new(add));
+        let (a, b, c) = (View::new(d_y, n, outputs).t(), View::new(x, n, inputs), ViewMut::new(weight, outputs, inputs));
+        Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after }
+    });
+    matmuls(exec, products);
+}
