@@ -111,7 +111,6 @@ struct QueryBlock {
 }
 
 impl QueryBlock {
-
     /// Columns that query `row` of the block sees.
     fn seen(&self, spec: &Attention<'_>, row: usize) -> Range<usize> {
         let seen = spec.visible(self.position + row);

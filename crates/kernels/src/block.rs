@@ -22,13 +22,16 @@ use crate::linear::BiasSums;
 use crate::matmul::{After, Onto, Product, View, ViewMut, matmuls};
 use crate::parallel::{SharedMut, for_each};
 use crate::segments::Segments;
+use crate::simd::LANES;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Fewest tokens of a unit: the sequences that are never parted, and whose sums for the norms' gradients are one term.
 const UNIT: usize = 64;
-/// Tokens of a task: weights are copied for each, and its activations are to stay in a second-level cache.
-const TASK: usize = 192;
+/// Most tokens of a task that goes forward: weights are copied for each, and its activations are to stay in a second-level cache.
+const FORWARD: usize = 192;
+/// Most tokens of one that goes backward, where weights are read as they lie and there are more activations.
+const BACKWARD: usize = 128;
 /// Fewest units worth it: with fewer there are too few tasks.
 const FEWEST_UNITS: usize = 8;
 /// Most floats of a block's weights.
@@ -100,11 +103,10 @@ pub struct Block<'a> {
     pub gelu: Gelu,
 }
 
-/// What [`backward`] needs of [`forward`], each with a row for every token.
+/// What [`backward`] needs of [`forward`], each with a row for every token. What the norms give is formed again: it would be read from
+/// memory otherwise, when it has left the caches long ago.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// What the norms give, `(N, D)`.
-    normed: [Vec<f32>; 2],
     mean: [Vec<f32>; 2],
     rstd: [Vec<f32>; 2],
     /// `(N, 3 D)`.
@@ -197,15 +199,22 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 /// `y = x W^T + b` on the calling thread.
 fn linear(serial: Exec, x: &[f32], layer: Layer<'_>, n: usize, y: &mut [f32]) {
     let (inputs, outputs) = (x.len() / n, y.len() / n);
-    let (a, b, c) = (View::new(x, n, inputs), View::new(layer.weight, outputs, inputs).t(), ViewMut::new(y, n, outputs));
+    let (a, b, c) =
+        (View::new(x, n, inputs), View::new(layer.weight, outputs, inputs).t(), ViewMut::new(y, n, outputs));
     matmuls(serial, [Product { onto: Onto::Overwrite, row: layer.bias, scale: 1.0, a, b, c, after: None }]);
 }
 
 /// `d_x = d_y W` on the calling thread.
-fn linear_backward(serial: Exec, d_y: &[f32], layer: Layer<'_>, n: usize, d_x: &mut [f32]) {
-    let (outputs, inputs) = (d_y.len() / n, d_x.len() / n);
-    let (a, b, c) = (View::new(d_y, n, outputs), View::new(layer.weight, outputs, inputs), ViewMut::new(d_x, n, inputs));
+fn linear_backward(serial: Exec, d_y: View<'_>, layer: Layer<'_>, d_x: ViewMut<'_>) {
+    let (a, b, c) = (d_y, View::new(layer.weight, d_y.cols(), d_x.cols()), d_x);
     matmuls(serial, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after: None }]);
+}
+
+/// Floats from one row of `width` to the next, so that a column spreads over a cache: an odd number of its lines.
+///
+/// On Zen 5 a column of rows 512 floats apart is read from the third-level cache at 18 GB/s, one of rows 528 apart at 66.
+fn spread(width: usize) -> usize {
+    (width.div_ceil(LANES) | 1) * LANES
 }
 
 impl Block<'_> {
@@ -216,22 +225,29 @@ impl Block<'_> {
         let (f, w) = (f / d, &self.weights);
         let sizes = [&w.qkv, &w.out, &w.mlp[0], &w.mlp[1]].map(|layer| layer.weight.len());
         assert!(sizes == [self.heads.packed_width() * d, self.heads.width() * d, f * d, f * d], "weights of {sizes:?}");
-        assert!(self.segments.list().iter().all(|segment| segment.prefix.is_none()), "a segment that continues another");
+        assert!(
+            self.segments.list().iter().all(|segment| segment.prefix.is_none()),
+            "a segment that continues another"
+        );
         [n, d, f]
     }
 
     /// Tasks of about equal size, two a thread where there is enough.
-    fn tasks(&self, threads: usize) -> Vec<Vec<Part>> {
+    fn tasks(&self, threads: usize, most: usize) -> Vec<Vec<Part>> {
         let units = units(self.segments);
-        let size = self.segments.tokens().div_ceil(2 * threads.max(1)).min(TASK);
+        let size = self.segments.tokens().div_ceil(2 * threads.max(1)).min(most);
         let tasks = joined(units.iter().cloned(), size);
         let mut units = units.into_iter().peekable();
-        tasks.iter().map(|task| std::iter::from_fn(|| units.next_if(|u| u.tokens.end <= task.tokens.end)).collect()).collect()
+        tasks
+            .iter()
+            .map(|task| std::iter::from_fn(|| units.next_if(|u| u.tokens.end <= task.tokens.end)).collect())
+            .collect()
     }
 
     /// The sequences of a part alone.
     fn segments_of(&self, part: &Part) -> Segments {
-        let lengths: Vec<usize> = self.segments.list()[part.segments.clone()].iter().map(|segment| segment.len).collect();
+        let lengths: Vec<usize> =
+            self.segments.list()[part.segments.clone()].iter().map(|segment| segment.len).collect();
         Segments::of_lengths(&lengths)
     }
 
@@ -256,7 +272,6 @@ pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept 
     let ([n, d, f], Weights { norms, qkv, out, mlp }) = (block.sizes(x), block.weights);
     assert_eq!(y.len(), x.len(), "a block's output");
     let mut kept = Kept {
-        normed: [n * d, n * d].map(unfilled),
         mean: [n, n].map(unfilled),
         rstd: [n, n].map(unfilled),
         qkv: unfilled(n * block.heads.packed_width()),
@@ -266,31 +281,31 @@ pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept 
         inner: unfilled(n * f),
     };
     let results = {
-        let Kept { normed: [n1, n2], mean: [m1, m2], rstd: [r1, r2], qkv, mixed, lse, stream, inner } = &mut kept;
-        [n1, n2, m1, m2, r1, r2, qkv, mixed, lse, stream, inner].map(|x| Rows::new(x, n))
+        let Kept { mean: [m1, m2], rstd: [r1, r2], qkv, mixed, lse, stream, inner } = &mut kept;
+        [m1, m2, r1, r2, qkv, mixed, lse, stream, inner].map(|x| Rows::new(x, n))
     };
     let y = Rows::new(y, n);
-    let (tasks, serial) = (block.tasks(exec.threads()), exec.with_threads(1));
+    let (tasks, serial) = (block.tasks(exec.threads(), FORWARD), exec.with_threads(1));
     for_each(exec, tasks.len(), |task| {
         let part = whole(&tasks[task]);
         let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
         // SAFETY: tasks have no tokens in common, and each runs once.
         let (results, y) = unsafe { (results.each_ref().map(|rows| rows.part(at)), y.part(at)) };
-        let [normed_1, normed_2, mean_1, mean_2, rstd_1, rstd_2, packed, mixed, lse, stream, inner] = results;
+        let [mean_1, mean_2, rstd_1, rstd_2, packed, mixed, lse, stream, inner] = results;
         let (x, [first, second]) = (rows(x, n, at), norms);
-        layer_norm::forward(serial, x, first.gain, Some(first.bias), block.eps, normed_1, mean_1, rstd_1);
-        linear(serial, normed_1, qkv, count, packed);
-        attention::forward(serial, &block.attention(&segments), packed, mixed, lse);
-        linear(serial, mixed, out, count, stream);
-        add_to(serial, x, stream);
-        layer_norm::forward(serial, stream, second.gain, Some(second.bias), block.eps, normed_2, mean_2, rstd_2);
-        linear(serial, normed_2, mlp[0], count, inner);
-        SCRATCH.with_borrow_mut(|[active, _]| {
-            let active = sized(active, inner.len());
+        SCRATCH.with_borrow_mut(|[normed, active]| {
+            let (normed, active) = (sized(normed, x.len()), sized(active, inner.len()));
+            layer_norm::forward(serial, x, first.gain, Some(first.bias), block.eps, normed, mean_1, rstd_1);
+            linear(serial, normed, qkv, count, packed);
+            attention::forward(serial, &block.attention(&segments), packed, mixed, lse);
+            linear(serial, mixed, out, count, stream);
+            add_to(serial, x, stream);
+            layer_norm::forward(serial, stream, second.gain, Some(second.bias), block.eps, normed, mean_2, rstd_2);
+            linear(serial, normed, mlp[0], count, inner);
             gelu::forward(serial, block.gelu, inner, active);
             linear(serial, active, mlp[1], count, y);
+            add_to(serial, stream, y);
         });
-        add_to(serial, stream, y);
     });
     kept
 }
@@ -309,14 +324,17 @@ pub fn backward(
 ) {
     let ([n, d, f], Weights { norms, qkv, out, mlp }) = (block.sizes(x), block.weights);
     assert!(d_y.len() == x.len() && d_x.len() == x.len() && kept.inner.len() == n * f, "gradients of a block");
-    let (mut d_inner, mut active) = (unfilled(n * f), unfilled(n * f));
+    let wide = spread(f);
+    let (mut d_inner, mut active) = (unfilled(n * wide), unfilled(n * wide));
     let (mut d_stream, mut d_packed) = (unfilled(n * d), unfilled(kept.qkv.len()));
-    let (tasks, serial) = (block.tasks(exec.threads()), exec.with_threads(1));
+    let [mut normed_1, mut normed_2] = [n * d, n * d].map(unfilled);
+    let (tasks, serial) = (block.tasks(exec.threads(), BACKWARD), exec.with_threads(1));
     // Of each unit: sums for gain and bias of the first norm, then of the second.
     let units: usize = tasks.iter().map(Vec::len).sum();
     let mut sums = unfilled(units * 4 * d);
     {
-        let results = [&mut *d_x, &mut d_inner, &mut active, &mut d_stream, &mut d_packed].map(|x| Rows::new(x, n));
+        let buffers = [d_x, &mut d_inner, &mut active, &mut d_stream, &mut d_packed, &mut normed_1, &mut normed_2];
+        let results = buffers.map(|x| Rows::new(x, n));
         let sums = Rows::new(&mut sums, units);
         for_each(exec, tasks.len(), |task| {
             let part = whole(&tasks[task]);
@@ -327,33 +345,54 @@ pub fn backward(
                 let units = first_unit..first_unit + tasks[task].len();
                 (results.each_ref().map(|rows| rows.part(at)), sums.part(&units))
             };
-            let [d_x, d_inner, active, d_stream, d_packed] = results;
+            let [d_x, d_inner, active, d_stream, d_packed, normed_1, normed_2] = results;
             let ours = |data| rows(data, n, at);
-            let norm = |number: usize, d_normed: &[f32], x: &[f32], around: &[f32], d_x: &mut [f32], sums: &mut [f32]| {
+            let norm = |number: usize,
+                        (x, normed): (&[f32], &mut [f32]),
+                        d_normed: &[f32],
+                        around: &[f32],
+                        d_x: &mut [f32],
+                        sums: &mut [f32]| {
                 let (mean, rstd) = (ours(&kept.mean[number]), ours(&kept.rstd[number]));
+                layer_norm::again(serial, x, norms[number].gain, norms[number].bias, mean, rstd, normed);
                 for (unit, sums) in tasks[task].iter().zip(sums.chunks_exact_mut(4 * d)) {
                     let tokens = unit.tokens.start - at.start..unit.tokens.end - at.start;
                     let of = |data| rows(data, count, &tokens);
                     let (gain, bias) = sums[2 * number * d..][..2 * d].split_at_mut(d);
                     let (d_normed, d_x) = (of(d_normed), &mut d_x[tokens.start * d..tokens.end * d]);
                     let (x, around, factors) = (of(x), Some(of(around)), norms[number].gain);
-                    layer_norm::backward(serial, d_normed, x, factors, of(mean), of(rstd), around, d_x, Some(gain), Some(bias));
+                    layer_norm::backward(
+                        serial,
+                        d_normed,
+                        x,
+                        factors,
+                        of(mean),
+                        of(rstd),
+                        around,
+                        d_x,
+                        Some(gain),
+                        Some(bias),
+                    );
                 }
             };
             let d_y = ours(d_y);
-            linear_backward(serial, d_y, mlp[1], count, d_inner);
+            linear_backward(serial, View::new(d_y, count, d), mlp[1], ViewMut::strided(d_inner, count, f, wide));
             let inner = ours(&kept.inner).chunks_exact(f);
-            let parts = inner.zip(d_inner.chunks_exact_mut(f).zip(active.chunks_exact_mut(f)).map(<[_; 2]>::from));
+            let both = d_inner.chunks_exact_mut(wide).zip(active.chunks_exact_mut(wide));
+            let parts = inner.zip(both.map(|(d, h)| [&mut d[..f], &mut h[..f]]));
             gelu::backward_rows(serial, block.gelu, parts);
             SCRATCH.with_borrow_mut(|[d_normed, d_mixed]| {
                 let (d_normed, d_mixed) = (sized(d_normed, count * d), sized(d_mixed, count * block.heads.width()));
-                linear_backward(serial, d_inner, mlp[0], count, d_normed);
-                norm(1, d_normed, ours(&kept.stream), d_y, d_stream, sums);
-                linear_backward(serial, d_stream, out, count, d_mixed);
+                let d_inner = View::strided(d_inner, count, f, wide);
+                linear_backward(serial, d_inner, mlp[0], ViewMut::new(d_normed, count, d));
+                norm(1, (ours(&kept.stream), normed_2), d_normed, d_y, d_stream, sums);
+                let width = block.heads.width();
+                linear_backward(serial, View::new(d_stream, count, d), out, ViewMut::new(d_mixed, count, width));
                 let (packed, mixed, lse) = (ours(&kept.qkv), ours(&kept.mixed), ours(&kept.lse));
                 attention::backward(serial, &block.attention(&segments), d_mixed, packed, mixed, lse, d_packed);
-                linear_backward(serial, d_packed, qkv, count, d_normed);
-                norm(0, d_normed, ours(x), d_stream, d_x, sums);
+                let d_packed = View::new(d_packed, count, block.heads.packed_width());
+                linear_backward(serial, d_packed, qkv, ViewMut::new(d_normed, count, d));
+                norm(0, (ours(x), normed_1), d_normed, d_stream, d_x, sums);
             });
         });
     }
@@ -362,17 +401,19 @@ pub fn backward(
         add_in_order(&sums, 4 * d, (2 * number + 1) * d, norm.bias);
     }
     let [first, second] = gradients.mlp;
+    let plain = |data, width| View::new(data, n, width);
+    let (packed, width) = (block.heads.packed_width(), block.heads.width());
     let layers = [
-        (gradients.qkv, &d_packed[..], &kept.normed[0][..]),
-        (gradients.out, &d_stream, &kept.mixed),
-        (first, &d_inner, &kept.normed[1]),
-        (second, d_y, &active),
+        (gradients.qkv, plain(&d_packed, packed), plain(&normed_1, d)),
+        (gradients.out, plain(&d_stream, d), plain(&kept.mixed, width)),
+        (first, View::strided(&d_inner, n, f, wide), plain(&normed_2, d)),
+        (second, plain(d_y, d), View::strided(&active, n, f, wide)),
     ];
-    weight_gradients(exec, n, layers);
+    weight_gradients(exec, layers);
 }
 
 /// `d_W = d_y^T x` and the sums of the bias of several layers, each with its `d_y` and `x`, in one region.
-fn weight_gradients<const K: usize>(exec: Exec, n: usize, layers: [(LayerGradient<'_>, &[f32], &[f32]); K]) {
+fn weight_gradients<const K: usize>(exec: Exec, layers: [(LayerGradient<'_>, View<'_>, View<'_>); K]) {
     let mut sums: [Option<BiasSums<'_>>; K] = [const { None }; K];
     let mut number = 0;
     let parts = layers.map(|(LayerGradient { weight, bias }, d_y, x)| {
@@ -389,10 +430,9 @@ fn weight_gradients<const K: usize>(exec: Exec, n: usize, layers: [(LayerGradien
     });
     let mut adds = adds.iter();
     let products = parts.map(|(weight, d_y, x)| {
-        let (outputs, inputs) = (d_y.len() / n, x.len() / n);
         let after = adds.next().map(|add| After::new(add));
-        let (a, b, c) = (View::new(d_y, n, outputs).t(), View::new(x, n, inputs), ViewMut::new(weight, outputs, inputs));
-        Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after }
+        let c = ViewMut::new(weight, d_y.cols(), x.cols());
+        Product { onto: Onto::Overwrite, row: None, scale: 1.0, a: d_y.t(), b: x, c, after }
     });
     matmuls(exec, products);
 }

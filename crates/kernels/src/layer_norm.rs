@@ -43,6 +43,40 @@ pub fn forward(
     });
 }
 
+/// What [`forward`] gave, from the `mean` and `rstd` that it kept: the same bits.
+///
+/// Panics: if `gamma` is empty or the lengths disagree.
+pub(crate) fn again(exec: Exec, x: &[f32], gamma: &[f32], beta: &[f32], mean: &[f32], rstd: &[f32], y: &mut [f32]) {
+    let dim = gamma.len();
+    assert!(dim > 0 && beta.len() == dim && x.len() == mean.len() * dim, "{} x {dim} rows", mean.len());
+    assert!(y.len() == x.len() && rstd.len() == mean.len(), "{} x {dim} rows", mean.len());
+    dispatch(exec, Again { x, gamma, beta, mean, rstd, y });
+}
+
+struct Again<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for Again<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { x, gamma, beta, mean, rstd, y } = self;
+        let dim = gamma.len();
+        let rows = x.chunks_exact(dim).zip(y.chunks_exact_mut(dim));
+        for ((x, y), (&mean, &rstd)) in rows.zip(mean.iter().zip(rstd)) {
+            for (((y, &x), &gamma), &beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+                *y = simd.mul_add((x - mean) * rstd, gamma, beta);
+            }
+        }
+    }
+}
+
 /// The gradients of [`forward`]; those by `gamma` and `beta` where asked for. `around` is added to `d_x`: what reaches `x`
 /// past the norm, `(N, D)`.
 ///

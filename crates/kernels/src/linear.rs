@@ -76,8 +76,9 @@ pub fn backward_weight(exec: Exec, d_y: &[f32], x: &[f32], out: usize, d_weight:
 /// Panics: if `d_y` does not hold whole rows.
 /// Source: see the file's head.
 pub fn backward_bias(exec: Exec, d_y: &[f32], d_bias: &mut [f32]) {
-    let sums = BiasSums::new(exec, d_y, d_bias);
-    let out = sums.out;
+    let out = d_bias.len();
+    assert!(out > 0 && d_y.len().is_multiple_of(out), "{} elements in rows of {out}", d_y.len());
+    let sums = BiasSums::new(exec, View::new(d_y, d_y.len() / out, out), d_bias);
     for_each(exec, out.div_ceil(BIAS_COLUMNS), |index| {
         // SAFETY: the columns of different tasks do not overlap, and each runs once.
         unsafe { sums.of_columns(index * BIAS_COLUMNS..out.min((index + 1) * BIAS_COLUMNS)) };
@@ -99,7 +100,7 @@ pub fn backward(
     let (n, inputs) = sizes(d_y.len(), weight.len(), out);
     assert!(d_bias.as_ref().is_none_or(|d_bias| d_bias.len() == out), "bias of a layer with {out} outputs");
     let (d_y_view, x, weight) = (View::new(d_y, n, out), View::new(x, n, inputs), View::new(weight, out, inputs));
-    let sums = d_bias.map(|d_bias| BiasSums::new(exec, d_y, d_bias));
+    let sums = d_bias.map(|d_bias| BiasSums::new(exec, d_y_view, d_bias));
     let add_up = sums.as_ref().map(|sums| |rows: Range<usize>, cols: Range<usize>| sums.beside(rows, cols));
     let after = add_up.as_ref().map(|add_up| After::new(add_up));
     let (onto_weight, scale) = (Onto::Overwrite, 1.0);
@@ -121,16 +122,15 @@ pub fn backward(
 /// Sums over the rows of `d_y`.
 pub(crate) struct BiasSums<'a> {
     exec: Exec,
-    d_y: &'a [f32],
-    out: usize,
+    d_y: View<'a>,
     d_bias: SharedMut<'a, f32>,
 }
 
 impl<'a> BiasSums<'a> {
-    pub(crate) fn new(exec: Exec, d_y: &'a [f32], d_bias: &'a mut [f32]) -> Self {
-        let out = d_bias.len();
-        assert!(out > 0 && d_y.len().is_multiple_of(out), "{} elements in rows of {out}", d_y.len());
-        Self { exec, d_y, out, d_bias: SharedMut::new(d_bias) }
+    /// Panics: if there are not as many sums as columns.
+    pub(crate) fn new(exec: Exec, d_y: View<'a>, d_bias: &'a mut [f32]) -> Self {
+        assert_eq!(d_y.cols(), d_bias.len(), "sums of columns");
+        Self { exec, d_y, d_bias: SharedMut::new(d_bias) }
     }
 
     /// The sums that belong to a block of the weight's gradient: those of its rows, where its columns are the first. The task
@@ -147,14 +147,13 @@ impl<'a> BiasSums<'a> {
     unsafe fn of_columns(&self, columns: Range<usize>) {
         // SAFETY: the caller's promise.
         let d_bias = unsafe { self.d_bias.slice(columns.start, columns.len()) };
-        dispatch(self.exec, ColumnSums { d_y: self.d_y, out: self.out, first: columns.start, d_bias });
+        dispatch(self.exec, ColumnSums { d_y: self.d_y, first: columns.start, d_bias });
     }
 }
 
-/// The sums of columns `first..` of rows of `out`.
+/// The sums of columns `first..`.
 struct ColumnSums<'a> {
-    d_y: &'a [f32],
-    out: usize,
+    d_y: View<'a>,
     first: usize,
     d_bias: &'a mut [f32],
 }
@@ -163,15 +162,15 @@ impl Kernel for ColumnSums<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Self { d_y, out, first, d_bias } = self;
+        let Self { d_y, first, d_bias } = self;
         let (wide, rest) = d_bias.as_chunks_mut::<BIAS_COLUMNS>();
         let (narrow, rest) = rest.as_chunks_mut::<LANES>();
         let at = first + wide.len() * BIAS_COLUMNS;
-        sums_of_chunks(d_y, out, first, wide);
-        sums_of_chunks(d_y, out, at, narrow);
+        sums_of_chunks(d_y, first, wide);
+        sums_of_chunks(d_y, at, narrow);
         rest.fill(0.0);
         let at = at + narrow.len() * LANES;
-        for row in d_y.chunks_exact(out) {
+        for row in (0..d_y.rows()).map(|row| d_y.row(row)) {
             rest.iter_mut().zip(&row[at..]).for_each(|(sum, x)| *sum += x);
         }
     }
@@ -179,10 +178,10 @@ impl Kernel for ColumnSums<'_> {
 
 /// The sums of whole chunks of columns from `first` on: of a length known to the compiler, so that they stay in registers.
 #[inline(always)]
-fn sums_of_chunks<const N: usize>(d_y: &[f32], out: usize, first: usize, chunks: &mut [[f32; N]]) {
+fn sums_of_chunks<const N: usize>(d_y: View<'_>, first: usize, chunks: &mut [[f32; N]]) {
     for (index, chunk) in chunks.iter_mut().enumerate() {
         let mut sums = [0.0_f32; N];
-        for row in d_y.chunks_exact(out) {
+        for row in (0..d_y.rows()).map(|row| d_y.row(row)) {
             let row = row[first + index * N..].first_chunk::<N>().expect("a whole chunk");
             sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
         }

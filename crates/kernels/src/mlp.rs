@@ -125,11 +125,11 @@ pub fn backward(
         let (a, b, after) = (View::new(d_y, n, out), second.view(), Some(After::new(&activate)));
         matmuls(exec, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after }]);
     }
-    let sums = [BiasSums::new(exec, d_u, d_first.bias), BiasSums::new(exec, d_y, d_second.bias)];
+    let (d_u_view, d_y_view) = (View::new(d_u, n, f), View::new(d_y, n, out));
+    let sums = [BiasSums::new(exec, d_u_view, d_first.bias), BiasSums::new(exec, d_y_view, d_second.bias)];
     let [add_first, add_second] =
         sums.each_ref().map(|sums| |rows: Range<usize>, cols: Range<usize>| sums.beside(rows, cols));
     let product = |a, b, c, after| Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b, c, after };
-    let (d_u_view, d_y_view) = (View::new(d_u, n, f), View::new(d_y, n, out));
     let products = [
         product(d_u_view, first.view(), ViewMut::new(d_x, n, d), None),
         product(d_u_view.t(), View::new(x, n, d), ViewMut::new(d_first.weight, f, d), Some(After::new(&add_first))),

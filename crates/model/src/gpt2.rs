@@ -11,7 +11,8 @@ use crate::layers::{Embedding, LayerNorm, Linear};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use cavy_ops::{
-    AttentionSpec, BlockSpec, BlockWeights, Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu, gelu_mlp, gpt2_block,
+    AttentionSpec, BlockSpec, BlockWeights, Gelu, Heads, Residual, TiedGradient, add, add_residual, gelu, gelu_mlp,
+    gpt2_block,
 };
 
 /// A GPT-2 language model.
@@ -72,7 +73,9 @@ impl Block {
 impl Block {
     /// The block as one operation, where that pays.
     fn whole(&self, x: &Tensor<2>, attention: Option<AttentionSpec>, eps: f64) -> Option<Tensor<2>> {
-        if std::env::var_os("CAVY_NOBLOCK").is_some() { return None; }
+        if std::env::var_os("CAVY_NOBLOCK").is_some() {
+            return None;
+        }
         let norm = |norm: &LayerNorm| (norm.weight.val(), norm.bias.val());
         let weights = BlockWeights {
             norms: [norm(&self.ln_1), norm(&self.ln_2)],

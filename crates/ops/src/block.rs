@@ -34,12 +34,15 @@ pub fn gpt2_block(x: &Tensor<2>, weights: &Weights<NormWeights, BlockLayer>, spe
     let AttentionSpec { segments, window, dropout, .. } = &spec.attention;
     let layers = [qkv, out, &mlp[0], &mlp[1]];
     let ([width], [inner, _]) = (norms[0].0.dims(), mlp[0].0.dims());
-    let is_plain = window.is_none() && *dropout == 0.0 && [out, &mlp[0], &mlp[1]].iter().all(|(_, bias)| bias.is_some());
+    let is_plain =
+        window.is_none() && *dropout == 0.0 && [out, &mlp[0], &mlp[1]].iter().all(|(_, bias)| bias.is_some());
     if !is_plain || !is_fused(x) || !block::pays(exec(), segments, width, inner) {
         return None;
     }
     let learns = x.is_autodiff();
-    let vectors = || norms.iter().flat_map(|(gain, bias)| [gain, bias]).chain(layers.iter().filter_map(|(_, bias)| bias.as_ref()));
+    let vectors = || {
+        norms.iter().flat_map(|(gain, bias)| [gain, bias]).chain(layers.iter().filter_map(|(_, bias)| bias.as_ref()))
+    };
     let of_one_kind = |is_autodiff, is_tracked| is_autodiff == learns && (!learns || is_tracked);
     let fits = of_one_kind(x.is_autodiff(), x.is_tracked())
         && layers.iter().all(|(weight, _)| of_one_kind(weight.is_autodiff(), weight.is_tracked()))
@@ -87,7 +90,12 @@ impl BlockOp {
         (y, kept.expect("a tensor that was filled"))
     }
 
-    fn run_back<const N: usize>(&self, d_y: &FlexTensor, inputs: &[FlexTensor], kept: &Kept) -> [Option<FlexTensor>; N] {
+    fn run_back<const N: usize>(
+        &self,
+        d_y: &FlexTensor,
+        inputs: &[FlexTensor],
+        kept: &Kept,
+    ) -> [Option<FlexTensor>; N] {
         let like = |input: &FlexTensor| match input.layout().shape().num_dims() {
             1 => filled(dims::<1>(input), |_| ()),
             _ => filled(dims::<2>(input), |_| ()),

@@ -4,8 +4,8 @@
 //! head; the gradients of keys and values are formed at the end, each element in one go.
 #![expect(unsafe_code, reason = "heads of one token are written by different tasks")]
 
-use super::{Attention, BackwardPass, QueryBlock, Scratch, drop_weights, sized};
 use super::softmax::{Softmax, SoftmaxBackward};
+use super::{Attention, BackwardPass, QueryBlock, Scratch, drop_weights, sized};
 use crate::exec::{Exec, Isa};
 use crate::matmul::avx512::{Columns, MR, multiply_copy, multiply_in_place};
 use crate::matmul::{Onto, View, ViewMut};
@@ -133,14 +133,22 @@ pub(super) unsafe fn backward(
             dispatch(exec, softmax);
             drop_weights(spec, &strip, head, p);
             let d = View::strided(d, count, seen, stride);
-            multiply_in_place(exec, Onto::Overwrite, spec.scale, d, part(0, seen, k_column), gradient(first, count, q_column));
+            multiply_in_place(
+                exec,
+                Onto::Overwrite,
+                spec.scale,
+                d,
+                part(0, seen, k_column),
+                gradient(first, count, q_column),
+            );
         }
         let onto = if head == kv_head * group { Onto::Overwrite } else { Onto::Add };
         for strip in strips(segment.start, len, stride) {
             // Keys of a strip are seen by its queries and all later ones.
             let (first, count, rest) = (strip.position, strip.len, len - strip.position);
             let turned = |x| View::strided(x, rest, count, stride).t();
-            let (p, d) = (turned(&probabilities[first * stride + first..]), turned(&d_scores[first * stride + first..]));
+            let (p, d) =
+                (turned(&probabilities[first * stride + first..]), turned(&d_scores[first * stride + first..]));
             multiply_in_place(exec, onto, 1.0, p, d_rows(first, rest), gradient(first, count, v_column));
             let q = part(first, rest, q_column);
             multiply_in_place(exec, onto, spec.scale, d, q, gradient(first, count, k_column));

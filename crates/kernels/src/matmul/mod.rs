@@ -93,6 +93,12 @@ impl<'a> View<'a> {
         self.shape.rows
     }
 
+    /// Columns.
+    #[inline]
+    pub fn cols(self) -> usize {
+        self.shape.cols
+    }
+
     /// One row whose elements lie together.
     ///
     /// Panics: if it is out of bounds, or its elements do not lie together.
@@ -130,6 +136,11 @@ impl<'a> ViewMut<'a> {
         let shape = Shape { rows, cols, row_stride, col_stride: 1 };
         shape.assert_fits(data.len());
         Self { data: SharedMut::new(data), shape }
+    }
+
+    /// Columns.
+    pub(crate) fn cols(&self) -> usize {
+        self.shape.cols
     }
 
     /// A matrix inside what several tasks share, from element `start` on.
