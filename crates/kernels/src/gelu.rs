@@ -8,7 +8,7 @@
 
 use crate::exec::Exec;
 use crate::lanes::TASK_ELEMENTS;
-use crate::math::{erf, exp, sigmoid};
+use crate::math::{erf, exp, sigmoid_of_negated};
 use crate::parallel::for_each_chunk;
 use crate::simd::{Kernel, Simd, dispatch};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
@@ -66,23 +66,17 @@ pub(crate) fn backward_rows<'a>(exec: Exec, form: Gelu, rows: impl Iterator<Item
     dispatch(exec, Both { form, rows });
 }
 
-/// `2 u` of the tanh form.
+/// `Phi` and `1 - Phi` of the tanh form.
 #[inline(always)]
-fn exponent<S: Simd>(simd: S, x: f32) -> f32 {
-    let factor = (2.0 * SQRT_2_OVER_PI) as f32;
-    x * simd.mul_add(x * x, factor * CUBIC as f32, factor)
+fn phi_tanh<S: Simd>(simd: S, x: f32) -> (f32, f32) {
+    let factor = (-2.0 * SQRT_2_OVER_PI) as f32;
+    sigmoid_of_negated(simd, x * simd.mul_add(x * x, factor * CUBIC as f32, factor))
 }
 
+/// From [`phi_tanh`].
 #[inline(always)]
-fn value_tanh<S: Simd>(simd: S, x: f32) -> f32 {
-    // By the reciprocal, which the slope needs too.
-    x * sigmoid(simd, exponent(simd, x)).0
-}
-
-#[inline(always)]
-fn slope_tanh<S: Simd>(simd: S, x: f32) -> f32 {
+fn slope_tanh<S: Simd>(simd: S, x: f32, (phi, rest): (f32, f32)) -> f32 {
     let factor = (2.0 * SQRT_2_OVER_PI) as f32;
-    let (phi, rest) = sigmoid(simd, exponent(simd, x));
     let slope = simd.mul_add(x * x, 3.0 * factor * CUBIC as f32, factor);
     simd.mul_add(x * slope, phi * rest, phi)
 }
@@ -114,7 +108,7 @@ impl<'a, I: Iterator<Item = (&'a [f32], &'a mut [f32])>> Kernel for Forward<I> {
         for (x, y) in self.rows {
             let pairs = y.iter_mut().zip(x);
             match self.form {
-                Gelu::Tanh => pairs.for_each(|(y, &x)| *y = value_tanh(simd, x)),
+                Gelu::Tanh => pairs.for_each(|(y, &x)| *y = x * phi_tanh(simd, x).0),
                 Gelu::Erf => pairs.for_each(|(y, &x)| *y = value_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32))),
             }
         }
@@ -134,7 +128,7 @@ impl Kernel for Backward<'_> {
     fn run<S: Simd>(self, simd: S) {
         let triples = self.d_x.iter_mut().zip(self.d_y).zip(self.x);
         match self.form {
-            Gelu::Tanh => triples.for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_tanh(simd, x)),
+            Gelu::Tanh => triples.for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_tanh(simd, x, phi_tanh(simd, x))),
             Gelu::Erf => triples
                 .for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32))),
         }
@@ -155,8 +149,9 @@ impl<'a, I: Iterator<Item = (&'a [f32], [&'a mut [f32]; 2])>> Kernel for Both<I>
             let triples = d.iter_mut().zip(y).zip(x);
             match self.form {
                 Gelu::Tanh => triples.for_each(|((d, y), &x)| {
-                    *y = value_tanh(simd, x);
-                    *d *= slope_tanh(simd, x);
+                    let phi = phi_tanh(simd, x);
+                    *y = x * phi.0;
+                    *d *= slope_tanh(simd, x, phi);
                 }),
                 Gelu::Erf => triples.for_each(|((d, y), &x)| {
                     let erf = erf(simd, x * FRAC_1_SQRT_2 as f32);

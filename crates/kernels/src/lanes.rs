@@ -66,6 +66,20 @@ pub(crate) fn sum(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// The largest lane, in pairs.
+#[inline(always)]
+pub(crate) fn largest(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            let x = lanes[i + width];
+            lanes[i] = if x > lanes[i] { x } else { lanes[i] };
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
 /// Fold of `term(total, x)` over a slice: element `i` goes to the total of lane `i % LANES`, then [`sum`].
 #[inline(always)]
 pub(crate) fn sum_of(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
@@ -80,6 +94,12 @@ pub(crate) fn sum_of(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
         *lane = term(*lane, x);
     }
     sum(lanes)
+}
+
+/// `R` rows of width `dim`, each as whole vectors and what is left.
+#[inline(always)]
+pub(crate) fn split<const R: usize>(rows: &[f32], dim: usize) -> [(&[[f32; LANES]], &[f32]); R] {
+    std::array::from_fn(|r| rows[r * dim..][..dim].as_chunks())
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@
 //! Shapes: `x`, `y` and their gradients `(N, D)`, `gamma` and `beta` `(D)`, `mean` and `rstd` `(N)`.
 //! Source: Ba, Kiros and Hinton 2016, <https://arxiv.org/abs/1607.06450>.
 
-use crate::add::add_to;
 use crate::exec::Exec;
-use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, sum, sum_of};
+use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, split};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Normalizes each row and keeps its `mean` and `rstd` for [`backward`].
@@ -103,19 +102,16 @@ pub fn backward(
     assert!(d_gamma.as_ref().is_none_or(|d| d.len() == dim), "d_gamma must have {dim} elements");
     assert!(d_beta.as_ref().is_none_or(|d| d.len() == dim), "d_beta must have {dim} elements");
     assert!(around.is_none_or(|around| around.len() == x.len()), "a gradient around the norm of {} elements", x.len());
-    let (rows, serial) = (rows_per_block(mean.len()), exec.with_threads(1));
+    let rows = rows_per_block(mean.len());
     // Each block's sums: D of d_gamma, then D of d_beta.
     let mut sums = vec![0.0; mean.len().div_ceil(rows) * 2 * dim];
     for_each_part(exec, [d_x, &mut sums], [rows * dim, 2 * dim], |index, [d_x, sums]| {
         let elements = index * rows * dim..index * rows * dim + d_x.len();
         let ours = index * rows..index * rows + d_x.len() / dim;
         let (d_gamma, d_beta) = sums.split_at_mut(dim);
-        let (d_y, x) = (&d_y[elements.clone()], &x[elements.clone()]);
+        let (d_y, x, around) = (&d_y[elements.clone()], &x[elements.clone()], around.map(|around| &around[elements]));
         let (mean, rstd) = (&mean[ours.clone()], &rstd[ours]);
-        dispatch(exec, Backward { d_y, x, gamma, mean, rstd, d_x: &mut *d_x, d_gamma, d_beta });
-        if let Some(around) = around {
-            add_to(serial, &around[elements], d_x);
-        }
+        dispatch(exec, Backward { d_y, x, gamma, mean, rstd, around, d_x, d_gamma, d_beta });
     });
     if let Some(d_gamma) = d_gamma {
         add_in_order(&sums, 2 * dim, 0, d_gamma);
@@ -138,28 +134,102 @@ struct Forward<'a> {
 impl Kernel for Forward<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let dim = self.gamma.len();
-        let rows = self.x.chunks_exact(dim).zip(self.y.chunks_exact_mut(dim));
-        for ((x, y), (mean_out, rstd_out)) in rows.zip(self.mean.iter_mut().zip(self.rstd)) {
-            let mean = sum_of(x, |total, x| total + x) / dim as f32;
-            let variance = sum_of(x, |total, x| simd.mul_add(x - mean, x - mean, total)) / dim as f32;
-            let rstd = 1.0 / (variance + self.eps).sqrt();
-            match self.beta {
-                Some(beta) => {
-                    for (((y, &x), &gamma), &beta) in y.iter_mut().zip(x).zip(self.gamma).zip(beta) {
-                        *y = simd.mul_add((x - mean) * rstd, gamma, beta);
-                    }
-                }
-                None => {
-                    for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(self.gamma) {
-                        *y = (x - mean) * rstd * gamma;
-                    }
-                }
-            }
-            *mean_out = mean;
-            *rstd_out = rstd;
+    fn run<S: Simd>(mut self, simd: S) {
+        let (n, mut row) = (self.mean.len(), 0);
+        while S::ROOMY && n - row >= 8 {
+            self.rows::<8, S>(simd, row);
+            row += 8;
         }
+        while S::ROOMY && n - row >= 4 {
+            self.rows::<4, S>(simd, row);
+            row += 4;
+        }
+        for row in row..n {
+            self.rows::<1, S>(simd, row);
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// `R` rows from `first` on, so that their chains of sums and roots run side by side.
+    #[inline(always)]
+    fn rows<const R: usize, S: Simd>(&mut self, simd: S, first: usize) {
+        let (dim, zero) = (self.gamma.len(), simd.splat(0.0));
+        let part = first * dim..(first + R) * dim;
+        let x: [_; R] = split(&self.x[part.clone()], dim);
+        let (mut means, mut sums) = ([zero; R], [zero; R]);
+        for column in 0..dim / LANES {
+            for r in 0..R {
+                sums[r] = simd.add(sums[r], simd.load(&x[r].0[column]));
+            }
+        }
+        if !dim.is_multiple_of(LANES) {
+            for r in 0..R {
+                sums[r] = simd.add(sums[r], simd.load_part(x[r].1, zero));
+            }
+        }
+        let (mean, rstd) = (&mut self.mean[first..first + R], &mut self.rstd[first..first + R]);
+        for r in 0..R {
+            mean[r] = simd.sum(sums[r]) / dim as f32;
+            (means[r], sums[r]) = (simd.splat(mean[r]), zero);
+        }
+        for column in 0..dim / LANES {
+            for r in 0..R {
+                let x = simd.sub(simd.load(&x[r].0[column]), means[r]);
+                sums[r] = simd.mul_add_lanes(x, x, sums[r]);
+            }
+        }
+        if !dim.is_multiple_of(LANES) {
+            for r in 0..R {
+                let x = simd.sub(simd.load_part(x[r].1, means[r]), means[r]);
+                sums[r] = simd.mul_add_lanes(x, x, sums[r]);
+            }
+        }
+        for r in 0..R {
+            rstd[r] = 1.0 / (simd.sum(sums[r]) / dim as f32 + self.eps).sqrt();
+        }
+        for (r, y) in self.y[part].chunks_exact_mut(dim).enumerate() {
+            let row = Normalize { mean: simd.splat(mean[r]), rstd: simd.splat(rstd[r]) };
+            match self.beta {
+                Some(beta) => row.run::<true, S>(simd, x[r], self.gamma, beta, &mut y[..dim]),
+                None => row.run::<false, S>(simd, x[r], self.gamma, self.gamma, &mut y[..dim]),
+            }
+        }
+    }
+}
+
+/// A row's mean and `rstd`, in every lane.
+struct Normalize<L> {
+    mean: L,
+    rstd: L,
+}
+
+impl<L: Copy> Normalize<L> {
+    #[inline(always)]
+    fn run<const BETA: bool, S: Simd<Lanes = L>>(
+        self,
+        simd: S,
+        (x, x_tail): (&[[f32; LANES]], &[f32]),
+        gamma: &[f32],
+        beta: &[f32],
+        y: &mut [f32],
+    ) {
+        let ((gamma, gamma_tail), (beta, beta_tail)) = (gamma.as_chunks(), beta.as_chunks());
+        let (y, y_tail) = y.as_chunks_mut();
+        for (((y, x), gamma), beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+            simd.store(self.row::<BETA, S>(simd, [simd.load(x), simd.load(gamma), simd.load(beta)]), y);
+        }
+        if !y_tail.is_empty() {
+            let zero = simd.splat(0.0);
+            let [x, gamma] = [simd.load_part(x_tail, zero), simd.load_part(gamma_tail, zero)];
+            simd.store_part(self.row::<BETA, S>(simd, [x, gamma, simd.load_part(beta_tail, zero)]), y_tail);
+        }
+    }
+
+    #[inline(always)]
+    fn row<const BETA: bool, S: Simd<Lanes = L>>(&self, simd: S, [x, gamma, beta]: [L; 3]) -> L {
+        let xhat = simd.mul(simd.sub(x, self.mean), self.rstd);
+        if BETA { simd.mul_add_lanes(xhat, gamma, beta) } else { simd.mul(xhat, gamma) }
     }
 }
 
@@ -169,6 +239,7 @@ struct Backward<'a> {
     gamma: &'a [f32],
     mean: &'a [f32],
     rstd: &'a [f32],
+    around: Option<&'a [f32]>,
     d_x: &'a mut [f32],
     d_gamma: &'a mut [f32],
     d_beta: &'a mut [f32],
@@ -177,57 +248,118 @@ struct Backward<'a> {
 impl Kernel for Backward<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { d_y, x, gamma, mean, rstd, d_x, d_gamma, d_beta } = self;
-        let dim = gamma.len();
-        let inputs = d_y.chunks_exact(dim).zip(x.chunks_exact(dim)).zip(mean.iter().zip(rstd));
-        for (((d_y, x), (&mean, &rstd)), d_x) in inputs.zip(d_x.chunks_exact_mut(dim)) {
-            let mut sums = Sums { total: [0.0; LANES], dot: [0.0; LANES] };
-            let body = dim - dim % LANES;
-            for start in (0..body).step_by(LANES) {
-                let part = start..start + LANES;
-                let (d_gamma, d_beta) = (&mut d_gamma[part.clone()], &mut d_beta[part.clone()]);
-                sums.add(simd, &d_y[part.clone()], &x[part.clone()], &gamma[part], [mean, rstd], d_gamma, d_beta);
+    fn run<S: Simd>(mut self, simd: S) {
+        let (n, mut row) = (self.mean.len(), 0);
+        while S::ROOMY && n - row >= 4 {
+            self.rows::<4, S>(simd, row);
+            row += 4;
+        }
+        for row in row..n {
+            self.rows::<1, S>(simd, row);
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// `R` rows from `first` on.
+    #[inline(always)]
+    fn rows<const R: usize, S: Simd>(&mut self, simd: S, first: usize) {
+        let (dim, zero) = (self.gamma.len(), simd.splat(0.0));
+        let part = first * dim..(first + R) * dim;
+        let (d_y, x): ([_; R], [_; R]) = (split(&self.d_y[part.clone()], dim), split(&self.x[part.clone()], dim));
+        let (gamma, gamma_tail) = self.gamma.as_chunks::<LANES>();
+        let (d_gamma, d_gamma_tail) = self.d_gamma[..dim].as_chunks_mut::<LANES>();
+        let (d_beta, d_beta_tail) = self.d_beta[..dim].as_chunks_mut::<LANES>();
+        let mut rows = [Row { mean: zero, rstd: zero, total: zero, dot: zero }; R];
+        for r in 0..R {
+            (rows[r].mean, rows[r].rstd) = (simd.splat(self.mean[first + r]), simd.splat(self.rstd[first + r]));
+        }
+        for column in 0..dim / LANES {
+            let gamma = simd.load(&gamma[column]);
+            let mut sums = [simd.load(&d_gamma[column]), simd.load(&d_beta[column])];
+            for r in 0..R {
+                let (d_y, x) = (simd.load(&d_y[r].0[column]), simd.load(&x[r].0[column]));
+                sums = rows[r].add(simd, d_y, x, gamma, sums);
             }
-            let (d_gamma, d_beta) = (&mut d_gamma[body..], &mut d_beta[body..]);
-            sums.add(simd, &d_y[body..], &x[body..], &gamma[body..], [mean, rstd], d_gamma, d_beta);
-            let mean_d = sum(sums.total) / dim as f32;
-            let mean_dot = sum(sums.dot) / dim as f32;
-            for (((d_x, &d_y), &x), &gamma) in d_x.iter_mut().zip(d_y).zip(x).zip(gamma) {
-                let xhat = (x - mean) * rstd;
-                *d_x = rstd * simd.mul_add(-xhat, mean_dot, simd.mul_add(d_y, gamma, -mean_d));
+            simd.store(sums[0], &mut d_gamma[column]);
+            simd.store(sums[1], &mut d_beta[column]);
+        }
+        if !dim.is_multiple_of(LANES) {
+            let gamma = simd.load_part(gamma_tail, zero);
+            let mut sums = [simd.load_part(d_gamma_tail, zero), simd.load_part(d_beta_tail, zero)];
+            for r in 0..R {
+                let (d_y, x) = (simd.load_part(d_y[r].1, zero), simd.load_part(x[r].1, zero));
+                sums = rows[r].add(simd, d_y, x, gamma, sums);
+            }
+            simd.store_part(sums[0], d_gamma_tail);
+            simd.store_part(sums[1], d_beta_tail);
+        }
+        // Apart from the sums, which an index that is not constant would keep out of the registers.
+        let mut means = rows;
+        for r in 0..R {
+            means[r].total = simd.splat(-simd.sum(rows[r].total) / dim as f32);
+            means[r].dot = simd.splat(-simd.sum(rows[r].dot) / dim as f32);
+        }
+        for (r, d_x) in self.d_x[part.clone()].chunks_exact_mut(dim).enumerate() {
+            let around = self.around.map(|around| &around[part.start + r * dim..][..dim]);
+            match around {
+                Some(around) => means[r].run::<true, S>(simd, d_y[r], x[r], self.gamma, around, &mut d_x[..dim]),
+                None => means[r].run::<false, S>(simd, d_y[r], x[r], self.gamma, self.gamma, &mut d_x[..dim]),
             }
         }
     }
 }
 
-/// A row's sums of `d_xhat` and `d_xhat xhat`, by lane.
-struct Sums {
-    total: [f32; LANES],
-    dot: [f32; LANES],
+/// What a row's gradient takes from the whole row, in every lane: the sums of `d_xhat` and `d_xhat xhat`, by lane at first, then
+/// their negated means.
+#[derive(Clone, Copy)]
+struct Row<L> {
+    mean: L,
+    rstd: L,
+    total: L,
+    dot: L,
 }
 
-impl Sums {
-    /// Takes in at most [`LANES`] columns of a row, and adds them to the sums over rows.
+impl<L: Copy> Row<L> {
+    /// Takes in [`LANES`] columns, and adds them to the sums over rows: of `d_gamma` and `d_beta`.
     #[inline(always)]
-    fn add<S: Simd>(
-        &mut self,
+    fn add<S: Simd<Lanes = L>>(&mut self, simd: S, d_y: L, x: L, gamma: L, [d_gamma, d_beta]: [L; 2]) -> [L; 2] {
+        let xhat = simd.mul(simd.sub(x, self.mean), self.rstd);
+        let d_xhat = simd.mul(d_y, gamma);
+        self.total = simd.add(self.total, d_xhat);
+        self.dot = simd.mul_add_lanes(d_xhat, xhat, self.dot);
+        [simd.mul_add_lanes(d_y, xhat, d_gamma), simd.add(d_beta, d_y)]
+    }
+
+    /// `d_x`, with what is around the norm where there is such.
+    #[inline(always)]
+    fn run<const AROUND: bool, S: Simd<Lanes = L>>(
+        self,
         simd: S,
-        d_y: &[f32],
-        x: &[f32],
+        (d_y, d_y_tail): (&[[f32; LANES]], &[f32]),
+        (x, x_tail): (&[[f32; LANES]], &[f32]),
         gamma: &[f32],
-        [mean, rstd]: [f32; 2],
-        d_gamma: &mut [f32],
-        d_beta: &mut [f32],
+        around: &[f32],
+        d_x: &mut [f32],
     ) {
-        for i in 0..d_y.len() {
-            let xhat = (x[i] - mean) * rstd;
-            let d_xhat = d_y[i] * gamma[i];
-            self.total[i] += d_xhat;
-            self.dot[i] = simd.mul_add(d_xhat, xhat, self.dot[i]);
-            d_gamma[i] = simd.mul_add(d_y[i], xhat, d_gamma[i]);
-            d_beta[i] += d_y[i];
+        let ((gamma, gamma_tail), (around, around_tail)) = (gamma.as_chunks(), around.as_chunks());
+        let (d_x, d_x_tail) = d_x.as_chunks_mut();
+        for ((((d_x, d_y), x), gamma), around) in d_x.iter_mut().zip(d_y).zip(x).zip(gamma).zip(around) {
+            let d = self.gradient(simd, simd.load(d_y), simd.load(x), simd.load(gamma));
+            simd.store(if AROUND { simd.add(d, simd.load(around)) } else { d }, d_x);
         }
+        if !d_x_tail.is_empty() {
+            let zero = simd.splat(0.0);
+            let [d_y, x] = [simd.load_part(d_y_tail, zero), simd.load_part(x_tail, zero)];
+            let d = self.gradient(simd, d_y, x, simd.load_part(gamma_tail, zero));
+            simd.store_part(if AROUND { simd.add(d, simd.load_part(around_tail, zero)) } else { d }, d_x_tail);
+        }
+    }
+
+    #[inline(always)]
+    fn gradient<S: Simd<Lanes = L>>(&self, simd: S, d_y: L, x: L, gamma: L) -> L {
+        let xhat = simd.mul(simd.sub(x, self.mean), self.rstd);
+        simd.mul(self.rstd, simd.mul_add_lanes(xhat, self.dot, simd.mul_add_lanes(d_y, gamma, self.total)))
     }
 }
 

@@ -21,8 +21,9 @@ pub fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -105.0 { -105.0 } else { x };
     // x = n ln 2 + r with |r| <= ln 2 / 2. The high part of ln 2 has so few bits that its product with n is exact.
-    let shifted = simd.mul_add(x, std::f32::consts::LOG2_E, ROUND_F32);
-    let n = shifted - ROUND_F32;
+    // The bits of `shifted` end in those of n + 254, the two exponents' biases.
+    let shifted = simd.mul_add(x, std::f32::consts::LOG2_E, ROUND_F32 + 254.0);
+    let n = shifted - (ROUND_F32 + 254.0);
     let r = simd.mul_add(n, -0.693_359_4, x);
     let r = simd.mul_add(n, 2.121_944_4e-4, r);
     let p = simd.mul_add(1.987_569_1e-4, r, 1.398_199_9e-3);
@@ -32,24 +33,24 @@ pub fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     let p = simd.mul_add(p, r, 0.5);
     let p = simd.mul_add(p, r * r, r) + 1.0;
     // Two factors, since 2^n alone leaves the exponent's range where the result is denormal or just below infinity.
-    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND_F32.to_bits() as i32);
-    let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
-}
-
-/// `2^n` for n in -126..=127.
-#[inline(always)]
-fn power_of_two(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+    let biased = shifted.to_bits();
+    let half = biased >> 1;
+    p * f32::from_bits(half << 23) * f32::from_bits(biased.wrapping_sub(half) << 23)
 }
 
 /// `s = 1 / (1 + e^-z)` and `1 - s`, both to a few units in the last place, so that neither tail cancels.
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd>(simd: S, z: f32) -> (f32, f32) {
-    let e = exp(simd, -z);
+    sigmoid_of_negated(simd, -z)
+}
+
+/// [`sigmoid`] of `-z`.
+#[inline(always)]
+pub(crate) fn sigmoid_of_negated<S: Simd>(simd: S, z: f32) -> (f32, f32) {
+    let e = exp(simd, z);
     let s = 1.0 / (1.0 + e);
     // Where e overflows, s is 0 and the first form would be NaN; where s is near 1, the second would cancel.
-    (s, if z > 0.0 { e * s } else { 1.0 - s })
+    (s, if z < 0.0 { e * s } else { 1.0 - s })
 }
 
 /// `erf(x) = 2 / sqrt(pi) * integral of e^(-t^2) over 0..x`.

@@ -6,9 +6,8 @@
 //! Shapes: `x`, `y` and their gradients `(N, D)`, `gamma` `(D)`, `rstd` `(N)`.
 //! Source: Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>, equation 4.
 
-use crate::add::add_to;
 use crate::exec::Exec;
-use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, sum, sum_of};
+use crate::lanes::{add_in_order, for_each_part, rows_per_block, rows_per_task, split};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Scales each row to a root mean square of 1, then by `gamma`; keeps `rstd` for [`backward`].
@@ -50,16 +49,13 @@ pub fn backward(
     assert!(rstd.len() * dim == x.len(), "{} rows of {dim}", rstd.len());
     assert!(d_gamma.as_ref().is_none_or(|d| d.len() == dim), "d_gamma must have {dim} elements");
     assert!(around.is_none_or(|around| around.len() == x.len()), "a gradient around the norm of {} elements", x.len());
-    let (rows, serial) = (rows_per_block(rstd.len()), exec.with_threads(1));
+    let rows = rows_per_block(rstd.len());
     let mut sums = vec![0.0; rstd.len().div_ceil(rows) * dim];
     for_each_part(exec, [d_x, &mut sums], [rows * dim, dim], |index, [d_x, d_gamma]| {
         let elements = index * rows * dim..index * rows * dim + d_x.len();
         let rstd = &rstd[index * rows..][..d_x.len() / dim];
-        let (d_y, x) = (&d_y[elements.clone()], &x[elements.clone()]);
-        dispatch(exec, Backward { d_y, x, gamma, rstd, d_x: &mut *d_x, d_gamma });
-        if let Some(around) = around {
-            add_to(serial, &around[elements], d_x);
-        }
+        let (d_y, x, around) = (&d_y[elements.clone()], &x[elements.clone()], around.map(|around| &around[elements]));
+        dispatch(exec, Backward { d_y, x, gamma, rstd, around, d_x, d_gamma });
     });
     if let Some(d_gamma) = d_gamma {
         add_in_order(&sums, dim, 0, d_gamma);
@@ -77,15 +73,56 @@ struct Forward<'a> {
 impl Kernel for Forward<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let dim = self.gamma.len();
-        for ((x, y), rstd_out) in self.x.chunks_exact(dim).zip(self.y.chunks_exact_mut(dim)).zip(self.rstd) {
-            let mean_square = sum_of(x, |total, x| simd.mul_add(x, x, total)) / dim as f32;
-            let rstd = 1.0 / (mean_square + self.eps).sqrt();
-            for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(self.gamma) {
-                *y = x * rstd * gamma;
+    fn run<S: Simd>(mut self, simd: S) {
+        let (n, mut row) = (self.rstd.len(), 0);
+        while S::ROOMY && n - row >= 8 {
+            self.rows::<8, S>(simd, row);
+            row += 8;
+        }
+        while S::ROOMY && n - row >= 4 {
+            self.rows::<4, S>(simd, row);
+            row += 4;
+        }
+        for row in row..n {
+            self.rows::<1, S>(simd, row);
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// `R` rows from `first` on, so that their chains of sums and roots run side by side.
+    #[inline(always)]
+    fn rows<const R: usize, S: Simd>(&mut self, simd: S, first: usize) {
+        let (dim, zero) = (self.gamma.len(), simd.splat(0.0));
+        let part = first * dim..(first + R) * dim;
+        let x: [_; R] = split(&self.x[part.clone()], dim);
+        let mut sums = [zero; R];
+        for column in 0..dim / LANES {
+            for r in 0..R {
+                let x = simd.load(&x[r].0[column]);
+                sums[r] = simd.mul_add_lanes(x, x, sums[r]);
             }
-            *rstd_out = rstd;
+        }
+        if !dim.is_multiple_of(LANES) {
+            for r in 0..R {
+                let x = simd.load_part(x[r].1, zero);
+                sums[r] = simd.mul_add_lanes(x, x, sums[r]);
+            }
+        }
+        let rstd = &mut self.rstd[first..first + R];
+        for r in 0..R {
+            rstd[r] = 1.0 / (simd.sum(sums[r]) / dim as f32 + self.eps).sqrt();
+        }
+        let (gamma, gamma_tail) = self.gamma.as_chunks();
+        for (r, y) in self.y[part].chunks_exact_mut(dim).enumerate() {
+            let (rstd, (x, x_tail), (y, y_tail)) = (simd.splat(rstd[r]), x[r], y[..dim].as_chunks_mut());
+            for ((y, x), gamma) in y.iter_mut().zip(x).zip(gamma) {
+                simd.store(simd.mul(simd.mul(simd.load(x), rstd), simd.load(gamma)), y);
+            }
+            if !y_tail.is_empty() {
+                let xhat = simd.mul(simd.load_part(x_tail, zero), rstd);
+                simd.store_part(simd.mul(xhat, simd.load_part(gamma_tail, zero)), y_tail);
+            }
         }
     }
 }
@@ -95,6 +132,7 @@ struct Backward<'a> {
     x: &'a [f32],
     gamma: &'a [f32],
     rstd: &'a [f32],
+    around: Option<&'a [f32]>,
     d_x: &'a mut [f32],
     d_gamma: &'a mut [f32],
 }
@@ -102,42 +140,103 @@ struct Backward<'a> {
 impl Kernel for Backward<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { d_y, x, gamma, rstd, d_x, d_gamma } = self;
-        let dim = gamma.len();
-        let body = dim - dim % LANES;
-        let inputs = d_y.chunks_exact(dim).zip(x.chunks_exact(dim)).zip(rstd);
-        for (((d_y, x), &rstd), d_x) in inputs.zip(d_x.chunks_exact_mut(dim)) {
-            let mut dot = [0.0; LANES];
-            for start in (0..body).step_by(LANES) {
-                let part = start..start + LANES;
-                let d_gamma = &mut d_gamma[part.clone()];
-                add_columns(simd, &d_y[part.clone()], &x[part.clone()], &gamma[part], rstd, d_gamma, &mut dot);
+    fn run<S: Simd>(mut self, simd: S) {
+        let (n, mut row) = (self.rstd.len(), 0);
+        while S::ROOMY && n - row >= 4 {
+            self.rows::<4, S>(simd, row);
+            row += 4;
+        }
+        for row in row..n {
+            self.rows::<1, S>(simd, row);
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// `R` rows from `first` on.
+    #[inline(always)]
+    fn rows<const R: usize, S: Simd>(&mut self, simd: S, first: usize) {
+        let (dim, zero) = (self.gamma.len(), simd.splat(0.0));
+        let part = first * dim..(first + R) * dim;
+        let (d_y, x): ([_; R], [_; R]) = (split(&self.d_y[part.clone()], dim), split(&self.x[part.clone()], dim));
+        let (gamma, gamma_tail) = self.gamma.as_chunks::<LANES>();
+        let (d_gamma, d_gamma_tail) = self.d_gamma[..dim].as_chunks_mut::<LANES>();
+        let (mut rstd, mut dot) = ([zero; R], [zero; R]);
+        for r in 0..R {
+            rstd[r] = simd.splat(self.rstd[first + r]);
+        }
+        for column in 0..dim / LANES {
+            let (gamma, mut sum) = (simd.load(&gamma[column]), simd.load(&d_gamma[column]));
+            for r in 0..R {
+                let xhat = simd.mul(simd.load(&x[r].0[column]), rstd[r]);
+                let product = simd.mul(simd.load(&d_y[r].0[column]), xhat);
+                sum = simd.add(sum, product);
+                dot[r] = simd.mul_add_lanes(product, gamma, dot[r]);
             }
-            add_columns(simd, &d_y[body..], &x[body..], &gamma[body..], rstd, &mut d_gamma[body..], &mut dot);
-            let mean_dot = sum(dot) / dim as f32;
-            for (((d_x, &d_y), &x), &gamma) in d_x.iter_mut().zip(d_y).zip(x).zip(gamma) {
-                *d_x = rstd * simd.mul_add(-x * rstd, mean_dot, d_y * gamma);
+            simd.store(sum, &mut d_gamma[column]);
+        }
+        if !dim.is_multiple_of(LANES) {
+            let (gamma, mut sum) = (simd.load_part(gamma_tail, zero), simd.load_part(d_gamma_tail, zero));
+            for r in 0..R {
+                let xhat = simd.mul(simd.load_part(x[r].1, zero), rstd[r]);
+                let product = simd.mul(simd.load_part(d_y[r].1, zero), xhat);
+                sum = simd.add(sum, product);
+                dot[r] = simd.mul_add_lanes(product, gamma, dot[r]);
+            }
+            simd.store_part(sum, d_gamma_tail);
+        }
+        // Apart from the sums, which an index that is not constant would keep out of the registers.
+        let mut rows = [Gradient { rstd: zero, mean_dot: zero }; R];
+        for r in 0..R {
+            rows[r] = Gradient { rstd: rstd[r], mean_dot: simd.splat(-simd.sum(dot[r]) / dim as f32) };
+        }
+        for (r, d_x) in self.d_x[part.clone()].chunks_exact_mut(dim).enumerate() {
+            let around = self.around.map(|around| &around[part.start + r * dim..][..dim]);
+            match around {
+                Some(around) => rows[r].run::<true, S>(simd, d_y[r], x[r], self.gamma, around, &mut d_x[..dim]),
+                None => rows[r].run::<false, S>(simd, d_y[r], x[r], self.gamma, self.gamma, &mut d_x[..dim]),
             }
         }
     }
 }
 
-/// Adds `d_xhat xhat` of at most [`LANES`] columns of a row to `dot`, and `d_y xhat` to `d_gamma`.
-#[inline(always)]
-fn add_columns<S: Simd>(
-    simd: S,
-    d_y: &[f32],
-    x: &[f32],
-    gamma: &[f32],
-    rstd: f32,
-    d_gamma: &mut [f32],
-    dot: &mut [f32; LANES],
-) {
-    for i in 0..d_y.len() {
-        let product = d_y[i] * (x[i] * rstd);
-        d_gamma[i] += product;
-        dot[i] = simd.mul_add(product, gamma[i], dot[i]);
+/// What a row's gradient takes from the whole row, in every lane: `rstd` and the negated `mean(d_xhat xhat)`.
+#[derive(Clone, Copy)]
+struct Gradient<L> {
+    rstd: L,
+    mean_dot: L,
+}
+
+impl<L: Copy> Gradient<L> {
+    /// `d_x`, with what is around the norm where there is such.
+    #[inline(always)]
+    fn run<const AROUND: bool, S: Simd<Lanes = L>>(
+        self,
+        simd: S,
+        (d_y, d_y_tail): (&[[f32; LANES]], &[f32]),
+        (x, x_tail): (&[[f32; LANES]], &[f32]),
+        gamma: &[f32],
+        around: &[f32],
+        d_x: &mut [f32],
+    ) {
+        let ((gamma, gamma_tail), (around, around_tail)) = (gamma.as_chunks(), around.as_chunks());
+        let (d_x, d_x_tail) = d_x.as_chunks_mut();
+        for ((((d_x, d_y), x), gamma), around) in d_x.iter_mut().zip(d_y).zip(x).zip(gamma).zip(around) {
+            let d = self.of(simd, simd.load(d_y), simd.load(x), simd.load(gamma));
+            simd.store(if AROUND { simd.add(d, simd.load(around)) } else { d }, d_x);
+        }
+        if !d_x_tail.is_empty() {
+            let zero = simd.splat(0.0);
+            let [d_y, x] = [simd.load_part(d_y_tail, zero), simd.load_part(x_tail, zero)];
+            let d = self.of(simd, d_y, x, simd.load_part(gamma_tail, zero));
+            simd.store_part(if AROUND { simd.add(d, simd.load_part(around_tail, zero)) } else { d }, d_x_tail);
+        }
+    }
+
+    #[inline(always)]
+    fn of<S: Simd<Lanes = L>>(&self, simd: S, d_y: L, x: L, gamma: L) -> L {
+        let xhat = simd.mul(x, self.rstd);
+        simd.mul(self.rstd, simd.mul_add_lanes(xhat, self.mean_dot, simd.mul(d_y, gamma)))
     }
 }
 

@@ -12,17 +12,105 @@ use crate::exec::{Exec, Isa};
 pub const LANES: usize = 16;
 
 /// What differs between instruction sets inside a kernel body.
+///
+/// Most bodies leave it to the compiler to see vectors in loops over lanes. Where it does not, they say so with [`Simd::Lanes`],
+/// whose operations are those of the scalars, lane by lane, and so have their bits.
 pub trait Simd: Copy + Send + Sync {
     /// Whether `a * b + c` is one rounding (and one instruction).
     const FMA: bool;
+    /// Whether the registers hold dozens of [`Simd::Lanes`], so that a kernel may keep several rows in them.
+    const ROOMY: bool = false;
+    /// [`LANES`] numbers.
+    type Lanes: Copy;
 
     /// `a * b + c`, fused where the instruction set has it.
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         if Self::FMA { a.mul_add(b, c) } else { a * b + c }
     }
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::Lanes;
+    /// The numbers at `x`.
+    fn load(self, x: &[f32; LANES]) -> Self::Lanes;
+    /// Those at `x`, at most [`LANES`], and the lanes of `rest` behind them.
+    fn load_part(self, x: &[f32], rest: Self::Lanes) -> Self::Lanes;
+    /// Writes all lanes.
+    fn store(self, lanes: Self::Lanes, to: &mut [f32; LANES]);
+    /// Writes as many lanes as `to` has room for, at most [`LANES`].
+    fn store_part(self, lanes: Self::Lanes, to: &mut [f32]);
+    /// `a + b`.
+    fn add(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// `a - b`.
+    fn sub(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// `a * b`.
+    fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// [`Simd::mul_add`] of each lane.
+    fn mul_add_lanes(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
+    /// The sum of all lanes, in pairs at half the width, a quarter, ...
+    fn sum(self, lanes: Self::Lanes) -> f32;
+    /// The largest lane.
+    fn largest(self, lanes: Self::Lanes) -> f32;
 }
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Lanes as an array, for the compiler to put into vectors.
+#[cfg(not(target_arch = "x86_64"))]
+macro_rules! lanes_in_an_array {
+    () => {
+        type Lanes = [f32; LANES];
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::Lanes {
+            [x; LANES]
+        }
+        #[inline(always)]
+        fn load(self, x: &[f32; LANES]) -> Self::Lanes {
+            *x
+        }
+        #[inline(always)]
+        fn load_part(self, x: &[f32], mut rest: Self::Lanes) -> Self::Lanes {
+            rest.iter_mut().zip(x).for_each(|(lane, x)| *lane = *x);
+            rest
+        }
+        #[inline(always)]
+        fn store(self, lanes: Self::Lanes, to: &mut [f32; LANES]) {
+            *to = lanes;
+        }
+        #[inline(always)]
+        fn store_part(self, lanes: Self::Lanes, to: &mut [f32]) {
+            to.iter_mut().zip(lanes).for_each(|(to, lane)| *to = lane);
+        }
+        #[inline(always)]
+        fn add(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+            std::array::from_fn(|i| a[i] + b[i])
+        }
+        #[inline(always)]
+        fn sub(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+            std::array::from_fn(|i| a[i] - b[i])
+        }
+        #[inline(always)]
+        fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+            std::array::from_fn(|i| a[i] * b[i])
+        }
+        #[inline(always)]
+        fn mul_add_lanes(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
+            std::array::from_fn(|i| self.mul_add(a[i], b[i], c[i]))
+        }
+        #[inline(always)]
+        fn sum(self, lanes: Self::Lanes) -> f32 {
+            crate::lanes::sum(lanes)
+        }
+        #[inline(always)]
+        fn largest(self, lanes: Self::Lanes) -> f32 {
+            crate::lanes::largest(lanes)
+        }
+    };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
 macro_rules! instruction_set {
     ($name:ident, $fma:expr) => {
         #[doc = concat!("Marker of the instruction set `", stringify!($name), "`.")]
@@ -30,13 +118,16 @@ macro_rules! instruction_set {
         pub struct $name;
         impl Simd for $name {
             const FMA: bool = $fma;
+            lanes_in_an_array!();
         }
     };
 }
+#[cfg(not(target_arch = "x86_64"))]
 instruction_set!(Portable, false);
+#[cfg(not(target_arch = "x86_64"))]
 instruction_set!(Neon, true);
-instruction_set!(Avx2, true);
-instruction_set!(Avx512, true);
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512, Portable};
 
 /// A computation whose body is compiled for every instruction set. Mark `run` `#[inline(always)]`.
 pub trait Kernel {
@@ -49,13 +140,15 @@ pub trait Kernel {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx2)
+    // SAFETY: as below.
+    kernel.run(unsafe { Avx2::new() })
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512)
+    // SAFETY: the caller, which must be sure of these features.
+    kernel.run(unsafe { Avx512::new() })
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -1,7 +1,6 @@
 //! Rows of scores to probabilities and back, in whole vectors: rows start [`LANES`] apart or a multiple of it.
 
 use super::BLOCK;
-use crate::lanes;
 use crate::math::exp;
 use crate::simd::{Kernel, LANES, Simd};
 use std::ops::Range;
@@ -11,6 +10,15 @@ use std::ops::Range;
 fn visible(seen: &Range<usize>, chunk: usize, lane: usize, x: f32, other: f32) -> f32 {
     let column = (chunk * LANES + lane) as i32;
     if column >= seen.start as i32 && column < seen.end as i32 { x } else { other }
+}
+
+/// [`visible`] with 0 for `other`, by the bits of `x`. Of two choices in one loop the compiler makes a branch, and of that masked
+/// stores, which the loads behind them wait for.
+#[inline(always)]
+fn visible_or_zero(seen: &Range<usize>, chunk: usize, lane: usize, x: f32) -> f32 {
+    let column = (chunk * LANES + lane) as i32;
+    let is_seen = u32::from(column >= seen.start as i32) & u32::from(column < seen.end as i32);
+    f32::from_bits(x.to_bits() & is_seen.wrapping_neg())
 }
 
 /// Turns rows of scores into probabilities, zero outside what a row sees, and gives the logs of the denominators.
@@ -40,7 +48,7 @@ impl<F: Fn(usize) -> Range<usize>> Kernel for Softmax<'_, F> {
                     lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
                 }
             }
-            let max = largest(lanes);
+            let max = simd.largest(simd.load(&lanes));
             let mut lanes = [0.0; LANES];
             for (chunk, scores) in chunks[first..last].iter_mut().enumerate() {
                 for lane in 0..LANES {
@@ -48,31 +56,15 @@ impl<F: Fn(usize) -> Range<usize>> Kernel for Softmax<'_, F> {
                     lanes[lane] += scores[lane];
                 }
             }
-            (*denominator, *sum) = (max, lanes::sum(lanes));
-            let scale = 1.0 / *sum;
+            (*denominator, *sum) = (max, simd.sum(simd.load(&lanes)));
+            let scale = simd.splat(1.0 / *sum);
             for scores in &mut chunks[first..last] {
-                for lane in 0..LANES {
-                    scores[lane] *= scale;
-                }
+                simd.store(simd.mul(simd.load(scores), scale), scores);
             }
         }
         // Apart from the loop above, whose constants a call would drive out of the registers.
         self.denominators.iter_mut().zip(sums).for_each(|(max, sum)| *max += sum.ln());
     }
-}
-
-/// The largest lane, in pairs.
-#[inline(always)]
-fn largest(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            let x = lanes[i + width];
-            lanes[i] = if x > lanes[i] { x } else { lanes[i] };
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// Turns rows of scores `p` into probabilities and `d`, their gradient, into the scores' gradient without the scale.
@@ -105,8 +97,8 @@ impl<F: Fn(usize) -> Range<usize>, L: Fn(usize) -> f32> Kernel for SoftmaxBackwa
                 }
                 for lane in 0..LANES {
                     let weight = exp(simd, p[lane] - lse);
-                    p[lane] = visible(&seen, chunk, lane, weight, 0.0);
-                    d[lane] = visible(&seen, chunk, lane, weight * (d[lane] - delta), 0.0);
+                    p[lane] = visible_or_zero(&seen, chunk, lane, weight);
+                    d[lane] = visible_or_zero(&seen, chunk, lane, weight * (d[lane] - delta));
                 }
             }
         }
@@ -123,5 +115,5 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
             lanes[lane] = simd.mul_add(a[lane], b[lane], lanes[lane]);
         }
     }
-    a_rest.iter().zip(b_rest).fold(lanes::sum(lanes), |sum, (a, b)| sum + a * b)
+    a_rest.iter().zip(b_rest).fold(simd.sum(simd.load(&lanes)), |sum, (a, b)| sum + a * b)
 }
