@@ -196,6 +196,18 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
+/// Asks for what will be read soon.
+fn fetch(x: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in x.chunks(LANES) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and nothing is read.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
+
 /// `y = x W^T + b` on the calling thread.
 fn linear(serial: Exec, x: &[f32], layer: Layer<'_>, n: usize, y: &mut [f32]) {
     let (inputs, outputs) = (x.len() / n, y.len() / n);
@@ -377,9 +389,15 @@ pub fn backward(
             };
             let d_y = ours(d_y);
             linear_backward(serial, View::new(d_y, count, d), mlp[1], ViewMut::strided(d_inner, count, f, wide));
+            let (packed, mixed) = (ours(&kept.qkv), ours(&kept.mixed));
             let inner = ours(&kept.inner).chunks_exact(f);
+            let later = packed.chunks_exact(block.heads.packed_width()).zip(mixed.chunks_exact(block.heads.width()));
             let both = d_inner.chunks_exact_mut(wide).zip(active.chunks_exact_mut(wide));
-            let parts = inner.zip(both.map(|(d, h)| [&mut d[..f], &mut h[..f]]));
+            let parts = inner.zip(later).zip(both).map(|((inner, (packed, mixed)), (d, h))| {
+                // Attention reads them head by head, which no prefetcher foresees.
+                [packed, mixed].map(fetch);
+                (inner, [&mut d[..f], &mut h[..f]])
+            });
             gelu::backward_rows(serial, block.gelu, parts);
             SCRATCH.with_borrow_mut(|[d_normed, d_mixed]| {
                 let (d_normed, d_mixed) = (sized(d_normed, count * d), sized(d_mixed, count * block.heads.width()));
@@ -388,7 +406,7 @@ pub fn backward(
                 norm(1, (ours(&kept.stream), normed_2), d_normed, d_y, d_stream, sums);
                 let width = block.heads.width();
                 linear_backward(serial, View::new(d_stream, count, d), out, ViewMut::new(d_mixed, count, width));
-                let (packed, mixed, lse) = (ours(&kept.qkv), ours(&kept.mixed), ours(&kept.lse));
+                let lse = ours(&kept.lse);
                 attention::backward(serial, &block.attention(&segments), d_mixed, packed, mixed, lse, d_packed);
                 let d_packed = View::new(d_packed, count, block.heads.packed_width());
                 linear_backward(serial, d_packed, qkv, ViewMut::new(d_normed, count, d));
