@@ -244,16 +244,18 @@ impl Block<'_> {
         [n, d, f]
     }
 
-    /// Tasks of about equal size, two a thread where there is enough.
-    fn tasks(&self, threads: usize, most: usize) -> Vec<Vec<Part>> {
-        let units = units(self.segments);
-        let size = self.segments.tokens().div_ceil(2 * threads.max(1)).min(most);
-        let tasks = joined(units.iter().cloned(), size);
-        let mut units = units.into_iter().peekable();
+    /// Tasks of at least two a thread, each of some units and at most about `most` tokens. With `falling`, the last are smaller, so
+    /// that no thread waits long for another.
+    fn tasks(&self, threads: usize, most: usize, falling: bool) -> Vec<Vec<Part>> {
+        let mut units = units(self.segments).into_iter().peekable();
+        let (all, mut tasks) = (self.segments.tokens(), Vec::new());
+        while let Some(first) = units.peek() {
+            let start = first.tokens.start;
+            let left = if falling { all - start } else { all };
+            let end = start + (left / (2 * threads.max(1))).clamp(1, most);
+            tasks.push(std::iter::from_fn(|| units.next_if(|unit| unit.tokens.start < end)).collect());
+        }
         tasks
-            .iter()
-            .map(|task| std::iter::from_fn(|| units.next_if(|u| u.tokens.end <= task.tokens.end)).collect())
-            .collect()
     }
 
     /// The sequences of a part alone.
@@ -297,7 +299,7 @@ pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept 
         [m1, m2, r1, r2, qkv, mixed, lse, stream, inner].map(|x| Rows::new(x, n))
     };
     let y = Rows::new(y, n);
-    let (tasks, serial) = (block.tasks(exec.threads(), FORWARD), exec.with_threads(1));
+    let (tasks, serial) = (block.tasks(exec.threads(), FORWARD, false), exec.with_threads(1));
     for_each(exec, tasks.len(), |task| {
         let part = whole(&tasks[task]);
         let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
@@ -340,7 +342,7 @@ pub fn backward(
     let (mut d_inner, mut active) = (unfilled(n * wide), unfilled(n * wide));
     let (mut d_stream, mut d_packed) = (unfilled(n * d), unfilled(kept.qkv.len()));
     let [mut normed_1, mut normed_2] = [n * d, n * d].map(unfilled);
-    let (tasks, serial) = (block.tasks(exec.threads(), BACKWARD), exec.with_threads(1));
+    let (tasks, serial) = (block.tasks(exec.threads(), BACKWARD, true), exec.with_threads(1));
     // Of each unit: sums for gain and bias of the first norm, then of the second.
     let units: usize = tasks.iter().map(Vec::len).sum();
     let mut sums = unfilled(units * 4 * d);
@@ -395,7 +397,7 @@ pub fn backward(
             let both = d_inner.chunks_exact_mut(wide).zip(active.chunks_exact_mut(wide));
             let parts = inner.zip(later).zip(both).map(|((inner, (packed, mixed)), (d, h))| {
                 // Attention reads them head by head, which no prefetcher foresees.
-                [packed, mixed].map(fetch);
+                [packed, mixed].into_iter().for_each(fetch);
                 (inner, [&mut d[..f], &mut h[..f]])
             });
             gelu::backward_rows(serial, block.gelu, parts);

@@ -221,6 +221,7 @@ impl<'a> Cut<'a> {
         let a_in_rows = a.shape.col_stride == 1 && a.shape.row_stride > 1 && spread(a.shape.row_stride);
         let a_in_place = a_in_rows || self.near(a.shape.row_stride, a.shape.col_stride, NEAR_A);
         let b_in_place = self.near(b.shape.col_stride, b.shape.row_stride, NEAR_B);
+        let mut tile = Tile([Line([0.0; LANES]); 2 * MR]);
         for p in (0..k).step_by(most) {
             let kc = most.min(k - p);
             let panel = room(&mut panels.b, if b_in_place { 0 } else { cols.len().next_multiple_of(NR) * kc });
@@ -264,7 +265,6 @@ impl<'a> Cut<'a> {
                     // SAFETY: the operands hold `kc` steps of this tile, which belongs to this task alone.
                     unsafe {
                         if self.swapped {
-                            let mut tile = Tile([Line([0.0; LANES]); 2 * MR]);
                             let start = tile.0.as_mut_ptr().cast();
                             let plain = Out { start, stride: NR, add: false, ..out };
                             multiply(count, width.div_ceil(LANES), kc, operand, b, plain);
