@@ -81,6 +81,18 @@ fn the_fast_path_equals_the_reference_across_blocks() {
     }
 }
 
+/// Short sequences alone go another way than long ones.
+#[test]
+fn the_fast_path_equals_the_reference_for_whole_sequences_of_any_length() {
+    for (query, kv, dim) in [(2, 2, 16), (4, 2, 5)] {
+        for len in [1_usize, 13, 14, 15, 64, 100, 256, 257] {
+            for (window, dropout) in [(None, 0.0), (None, 0.3), (Some(len), 0.0), (Some(len.div_ceil(2)), 0.1)] {
+                check(&Segments::of_lengths(&[len, 3]), Heads::new(query, kv, dim).unwrap(), window, dropout);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_segment_does_not_notice_its_neighbours() {
     let heads = Heads::new(2, 2, 4).unwrap();

@@ -336,84 +336,25 @@ pub fn backward(
     d_x: &mut [f32],
     gradients: Weights<NormGradient<'_>, LayerGradient<'_>>,
 ) {
-    let ([n, d, f], Weights { norms, qkv, out, mlp }) = (block.sizes(x), block.weights);
+    let [n, d, f] = block.sizes(x);
     assert!(d_y.len() == x.len() && d_x.len() == x.len() && kept.inner.len() == n * f, "gradients of a block");
-    let wide = spread(f);
-    let (mut d_inner, mut active) = (unfilled(n * wide), unfilled(n * wide));
-    let (mut d_stream, mut d_packed) = (unfilled(n * d), unfilled(kept.qkv.len()));
-    let [mut normed_1, mut normed_2] = [n * d, n * d].map(unfilled);
-    let (tasks, serial) = (block.tasks(exec.threads(), BACKWARD, true), exec.with_threads(1));
-    // Of each unit: sums for gain and bias of the first norm, then of the second.
+    let (packed, width, wide) = (block.heads.packed_width(), block.heads.width(), spread(f));
+    let [mut d_inner, mut active] = [n * wide, n * wide].map(unfilled);
+    let [mut d_stream, mut normed_1, mut normed_2] = [n * d, n * d, n * d].map(unfilled);
+    let mut d_packed = unfilled(n * packed);
+    let tasks = block.tasks(exec.threads(), BACKWARD, true);
     let units: usize = tasks.iter().map(Vec::len).sum();
     let mut sums = unfilled(units * 4 * d);
     {
         let buffers = [d_x, &mut d_inner, &mut active, &mut d_stream, &mut d_packed, &mut normed_1, &mut normed_2];
-        let results = buffers.map(|x| Rows::new(x, n));
-        let sums = Rows::new(&mut sums, units);
+        let (results, sums) = (buffers.map(|x| Rows::new(x, n)), Rows::new(&mut sums, units));
+        let pass = BackwardPass { serial: exec.with_threads(1), block, n, d_y, x, kept };
         for_each(exec, tasks.len(), |task| {
-            let part = whole(&tasks[task]);
-            let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
-            let first_unit = tasks[..task].iter().map(Vec::len).sum::<usize>();
+            let first = tasks[..task].iter().map(Vec::len).sum::<usize>();
+            let (tokens, units) = (whole(&tasks[task]).tokens, first..first + tasks[task].len());
             // SAFETY: tasks have no tokens and no units in common, and each runs once.
-            let (results, sums) = unsafe {
-                let units = first_unit..first_unit + tasks[task].len();
-                (results.each_ref().map(|rows| rows.part(at)), sums.part(&units))
-            };
-            let [d_x, d_inner, active, d_stream, d_packed, normed_1, normed_2] = results;
-            let ours = |data| rows(data, n, at);
-            let norm = |number: usize,
-                        (x, normed): (&[f32], &mut [f32]),
-                        d_normed: &[f32],
-                        around: &[f32],
-                        d_x: &mut [f32],
-                        sums: &mut [f32]| {
-                let (mean, rstd) = (ours(&kept.mean[number]), ours(&kept.rstd[number]));
-                layer_norm::again(serial, x, norms[number].gain, norms[number].bias, mean, rstd, normed);
-                for (unit, sums) in tasks[task].iter().zip(sums.chunks_exact_mut(4 * d)) {
-                    let tokens = unit.tokens.start - at.start..unit.tokens.end - at.start;
-                    let of = |data| rows(data, count, &tokens);
-                    let (gain, bias) = sums[2 * number * d..][..2 * d].split_at_mut(d);
-                    let (d_normed, d_x) = (of(d_normed), &mut d_x[tokens.start * d..tokens.end * d]);
-                    let (x, around, factors) = (of(x), Some(of(around)), norms[number].gain);
-                    layer_norm::backward(
-                        serial,
-                        d_normed,
-                        x,
-                        factors,
-                        of(mean),
-                        of(rstd),
-                        around,
-                        d_x,
-                        Some(gain),
-                        Some(bias),
-                    );
-                }
-            };
-            let d_y = ours(d_y);
-            linear_backward(serial, View::new(d_y, count, d), mlp[1], ViewMut::strided(d_inner, count, f, wide));
-            let (packed, mixed) = (ours(&kept.qkv), ours(&kept.mixed));
-            let inner = ours(&kept.inner).chunks_exact(f);
-            let later = packed.chunks_exact(block.heads.packed_width()).zip(mixed.chunks_exact(block.heads.width()));
-            let both = d_inner.chunks_exact_mut(wide).zip(active.chunks_exact_mut(wide));
-            let parts = inner.zip(later).zip(both).map(|((inner, (packed, mixed)), (d, h))| {
-                // Attention reads them head by head, which no prefetcher foresees.
-                [packed, mixed].into_iter().for_each(fetch);
-                (inner, [&mut d[..f], &mut h[..f]])
-            });
-            gelu::backward_rows(serial, block.gelu, parts);
-            SCRATCH.with_borrow_mut(|[d_normed, d_mixed]| {
-                let (d_normed, d_mixed) = (sized(d_normed, count * d), sized(d_mixed, count * block.heads.width()));
-                let d_inner = View::strided(d_inner, count, f, wide);
-                linear_backward(serial, d_inner, mlp[0], ViewMut::new(d_normed, count, d));
-                norm(1, (ours(&kept.stream), normed_2), d_normed, d_y, d_stream, sums);
-                let width = block.heads.width();
-                linear_backward(serial, View::new(d_stream, count, d), out, ViewMut::new(d_mixed, count, width));
-                let lse = ours(&kept.lse);
-                attention::backward(serial, &block.attention(&segments), d_mixed, packed, mixed, lse, d_packed);
-                let d_packed = View::new(d_packed, count, block.heads.packed_width());
-                linear_backward(serial, d_packed, qkv, ViewMut::new(d_normed, count, d));
-                norm(0, (ours(x), normed_1), d_normed, d_stream, d_x, sums);
-            });
+            let (results, sums) = unsafe { (results.each_ref().map(|rows| rows.part(&tokens)), sums.part(&units)) };
+            pass.run(&tasks[task], results, sums);
         });
     }
     for (number, norm) in gradients.norms.into_iter().enumerate() {
@@ -422,7 +363,6 @@ pub fn backward(
     }
     let [first, second] = gradients.mlp;
     let plain = |data, width| View::new(data, n, width);
-    let (packed, width) = (block.heads.packed_width(), block.heads.width());
     let layers = [
         (gradients.qkv, plain(&d_packed, packed), plain(&normed_1, d)),
         (gradients.out, plain(&d_stream, d), plain(&kept.mixed, width)),
@@ -430,6 +370,79 @@ pub fn backward(
         (second, plain(d_y, d), View::strided(&active, n, f, wide)),
     ];
     weight_gradients(exec, layers);
+}
+
+/// What the tasks of a backward pass read.
+struct BackwardPass<'a> {
+    serial: Exec,
+    block: &'a Block<'a>,
+    n: usize,
+    d_y: &'a [f32],
+    x: &'a [f32],
+    kept: &'a Kept,
+}
+
+impl BackwardPass<'_> {
+    /// The gradients by the activations of some units: by the block's input, by what goes into the activation, by `z` and by queries, keys and
+    /// values; with them the activation and what the norms gave. `sums` are, for each unit, those of the gradients by gain and bias of
+    /// the first norm, then of the second.
+    fn run(&self, units: &[Part], results: [&mut [f32]; 7], sums: &mut [f32]) {
+        let Self { serial, block, n, kept, .. } = *self;
+        let Weights { norms, qkv, out, mlp } = block.weights;
+        let (Part { tokens, .. }, segments) = (whole(units), block.segments_of(&whole(units)));
+        let (count, d) = (tokens.len(), norms[0].gain.len());
+        let (packed_width, width, f) = (block.heads.packed_width(), block.heads.width(), kept.inner.len() / n);
+        let [d_x, d_inner, active, d_stream, d_packed, normed_1, normed_2] = results;
+        let ours = |data| rows(data, n, &tokens);
+        let (x, d_y, packed, mixed) = (ours(self.x), ours(self.d_y), ours(&kept.qkv), ours(&kept.mixed));
+        let wide = d_inner.len() / count;
+        linear_backward(serial, View::new(d_y, count, d), mlp[1], ViewMut::strided(d_inner, count, f, wide));
+        let inner = ours(&kept.inner).chunks_exact(f);
+        let later = packed.chunks_exact(packed_width).zip(mixed.chunks_exact(width));
+        let both = d_inner.chunks_exact_mut(wide).zip(active.chunks_exact_mut(wide));
+        let parts = inner.zip(later).zip(both).map(|((inner, (packed, mixed)), (d, h))| {
+            // Attention reads them head by head, which no prefetcher foresees.
+            [packed, mixed].into_iter().for_each(fetch);
+            (inner, [&mut d[..f], &mut h[..f]])
+        });
+        gelu::backward_rows(serial, block.gelu, parts);
+        SCRATCH.with_borrow_mut(|[d_normed, d_mixed]| {
+            let (d_normed, d_mixed) = (sized(d_normed, count * d), sized(d_mixed, count * width));
+            let d_inner = View::strided(d_inner, count, f, wide);
+            linear_backward(serial, d_inner, mlp[0], ViewMut::new(d_normed, count, d));
+            self.norm(1, units, (ours(&kept.stream), normed_2), d_normed, (d_y, d_stream), sums);
+            linear_backward(serial, View::new(d_stream, count, d), out, ViewMut::new(d_mixed, count, width));
+            let spec = block.attention(&segments);
+            attention::backward(serial, &spec, d_mixed, packed, mixed, ours(&kept.lse), d_packed);
+            linear_backward(serial, View::new(d_packed, count, packed_width), qkv, ViewMut::new(d_normed, count, d));
+            self.norm(0, units, (x, normed_1), d_normed, (d_stream, d_x), sums);
+        });
+    }
+
+    /// Norm number `number` of some units: what it gave, and the gradient by its input with what comes `around` it.
+    fn norm(
+        &self,
+        number: usize,
+        units: &[Part],
+        (x, normed): (&[f32], &mut [f32]),
+        d_normed: &[f32],
+        (around, d_x): (&[f32], &mut [f32]),
+        sums: &mut [f32],
+    ) {
+        let Self { serial, n, kept, .. } = *self;
+        let (Norm { gain, bias }, tokens) = (self.block.weights.norms[number], whole(units).tokens);
+        let (count, d) = (tokens.len(), gain.len());
+        let (mean, rstd) = (rows(&kept.mean[number], n, &tokens), rows(&kept.rstd[number], n, &tokens));
+        layer_norm::again(serial, x, gain, bias, mean, rstd, normed);
+        for (unit, sums) in units.iter().zip(sums.chunks_exact_mut(4 * d)) {
+            let part = unit.tokens.start - tokens.start..unit.tokens.end - tokens.start;
+            let of = |data| rows(data, count, &part);
+            let (d_gain, d_bias) = sums[2 * number * d..][..2 * d].split_at_mut(d);
+            let (d_x, around) = (&mut d_x[part.start * d..part.end * d], Some(of(around)));
+            let (d_gain, d_bias) = (Some(d_gain), Some(d_bias));
+            layer_norm::backward(serial, of(d_normed), of(x), gain, of(mean), of(rstd), around, d_x, d_gain, d_bias);
+        }
+    }
 }
 
 /// `d_W = d_y^T x` and the sums of the bias of several layers, each with its `d_y` and `x`, in one region.
@@ -456,3 +469,7 @@ fn weight_gradients<const K: usize>(exec: Exec, layers: [(LayerGradient<'_>, Vie
     });
     matmuls(exec, products);
 }
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;
