@@ -6,11 +6,11 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_ops::kernels::packed::{Format, PackedMatrix};
 use cavy_ops::{
-    AttentionSpec, Exec, Gelu, Heads, LowRank, Residual, Segments, SharedInput, TiedGradient, Weight, add,
-    add_residual, attention, composed_everywhere, concat, dropout, embedding, embedding_tied, gelu, gelu_mlp,
-    layer_norm, layer_norm_residual, linear, linear_cross_entropy, linear_shared, low_rank, packed_cross_entropy,
-    packed_head, packed_linear, packed_token_logprobs, rescale, rms_norm, rms_norm_residual, rope, swiglu,
-    token_logprobs,
+    AttentionSpec, BlockSpec, BlockWeights, Exec, Gelu, Heads, LowRank, Residual, Segments, SharedInput, TiedGradient,
+    Weight, add, add_residual, attention, composed_everywhere, concat, dropout, embedding, embedding_tied, gelu,
+    gelu_mlp, gpt2_block, layer_norm, layer_norm_residual, linear, linear_cross_entropy, linear_shared, low_rank,
+    packed_cross_entropy, packed_head, packed_linear, packed_token_logprobs, rescale, rms_norm, rms_norm_residual,
+    rope, swiglu, token_logprobs,
 };
 use std::sync::Arc;
 
@@ -162,6 +162,58 @@ fn two_layers_with_a_gelu_between() {
             gelu_mlp(x[0].clone(), [first, (x[1].clone(), row(&x[2]))], form)
         });
     }
+}
+
+/// As one operation and composed of Burn's own. With a bias for queries, keys and values and without.
+#[test]
+fn a_block_of_gpt2() {
+    let (d, f, segments) = (12, 20, Arc::new(Segments::of_lengths(&[64, 70, 64, 3, 61, 64, 64, 64, 64, 65])));
+    let n = segments.tokens();
+    let sizes = [[n, d], [1, d], [1, d], [1, d], [1, d], [3 * d, d], [d, d], [1, d], [f, d], [1, f], [d, f], [1, d]];
+    let mut inputs: Vec<_> = sizes.into_iter().enumerate().map(|(salt, shape)| input(shape, salt)).collect();
+    let heads = Heads::new(3, 3, d / 3).unwrap();
+    let spec = |segments: &Arc<Segments>| AttentionSpec {
+        heads,
+        segments: Arc::clone(segments),
+        window: None,
+        scale: 0.5,
+        dropout: 0.0,
+        dropout_key: 0,
+    };
+    for qkv_bias in [false, true] {
+        inputs.extend(qkv_bias.then(|| input([1, 3 * d], 40)));
+        check(&inputs, |t| {
+            let layer = |at: usize| (t[at].clone(), Some(row(&t[at + 1])));
+            let weights = BlockWeights {
+                norms: [(row(&t[1]), row(&t[2])), (row(&t[3]), row(&t[4]))],
+                qkv: (t[5].clone(), t.get(12).map(row)),
+                out: layer(6),
+                mlp: [layer(8), layer(10)],
+            };
+            let spec = BlockSpec { attention: spec(&segments), eps: 1e-5, gelu: Gelu::Tanh };
+            let x = t[0].clone();
+            if let Some(y) = gpt2_block(&x, &weights, &spec) {
+                return y;
+            }
+            let BlockWeights { norms: [first, second], qkv, out, mlp: [fc, proj] } = weights;
+            let qkv = linear(layer_norm(x.clone(), first.0, Some(first.1), 1e-5), qkv.0, qkv.1);
+            let x = add(x, linear(attention(qkv, &spec.attention), out.0, out.1));
+            let inner = linear(layer_norm(x.clone(), second.0, Some(second.1), 1e-5), fc.0, fc.1);
+            add(x, linear(gelu(inner, Gelu::Tanh), proj.0, proj.1))
+        });
+    }
+    let weights = BlockWeights {
+        norms: [(row(&inputs[1]), row(&inputs[2])), (row(&inputs[3]), row(&inputs[4]))],
+        qkv: (inputs[5].clone(), None),
+        out: (inputs[6].clone(), Some(row(&inputs[7]))),
+        mlp: [(inputs[8].clone(), Some(row(&inputs[9]))), (inputs[10].clone(), Some(row(&inputs[11])))],
+    };
+    let serves = |segments, dropout| {
+        let attention = AttentionSpec { dropout, ..spec(segments) };
+        gpt2_block(&inputs[0], &weights, &BlockSpec { attention, eps: 1e-5, gelu: Gelu::Tanh }).is_some()
+    };
+    assert!(serves(&segments, 0.0), "the comparison above was of one body with itself");
+    assert!(!serves(&segments, 0.1) && !serves(&Arc::new(Segments::of_lengths(&[n])), 0.0));
 }
 
 #[test]
