@@ -1,5 +1,8 @@
 //! A product of rounded activations and integer weights, in whichever orientation, and the paths that compute it.
-#![expect(unsafe_code, reason = "calls of functions for instruction sets, which `Path` has asked for")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "calls of functions for instruction sets, which `Path` has asked for")
+)]
 
 use super::{Int8Matrix, plain};
 #[cfg(target_arch = "x86_64")]

@@ -99,6 +99,7 @@ pub(super) struct Rows<'a> {
     pub(super) weight: Weight<'a>,
     pub(super) bias: Option<&'a [f32]>,
     /// Rows of activations in all.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "paths for one row are x86's"))]
     pub(super) n: usize,
     pub(super) x_range: Range<usize>,
     pub(super) range: Range<usize>,
@@ -117,12 +118,14 @@ impl Rows<'_> {
     }
 
     /// Leaves sums in the place of the results, without the bias.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn keep(&self, i: usize, row: usize, sums: &[f32]) {
         self.results(i, row, sums.len()).copy_from_slice(sums);
     }
 
     /// The sums that [`Rows::keep`] left.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn kept(&self, i: usize, row: usize, sums: &mut [f32]) {
         sums.copy_from_slice(self.results(i, row, sums.len()));
