@@ -185,8 +185,13 @@ fn every_sequence_is_in_one_task() {
             assert_eq!(tasks.concat().len(), units(&segments).len());
         }
     }
-    let tasks = parameters.block(&Segments::uniform(12, 64), true).tasks(2, 128, true).len();
-    assert!(tasks >= 6, "{tasks} tasks for two threads");
+    let segments = Segments::uniform(12, 64);
+    let units_of = |threads, falling| -> Vec<usize> {
+        parameters.block(&segments, true).tasks(threads, 128, falling).iter().map(Vec::len).collect()
+    };
+    assert_eq!(units_of(2, true), [2, 2, 2, 2, 1, 1, 1, 1]);
+    assert_eq!(units_of(2, false), [2; 6]);
+    assert_eq!(units_of(6, false), [1; 12], "as many threads as there are units");
 }
 
 #[test]
