@@ -5,6 +5,9 @@
 //! those by the weights. For models whose weights of a block are small beside such a cache; where they are not, layers one after
 //! the other read them less often ([`pays`]).
 //!
+//! The sequences are two halves with tasks of their own in every region, those of the first half first. So two threads share the
+//! weights alone: a line of the cache that one has written and the other writes next takes much longer than one's own.
+//!
 //! Layers are those of `layer_norm.rs`, `linear.rs`, `attention.rs` and `gelu.rs`, on some of the rows.
 //!
 //! Shapes: `x`, `y` and `z` are `(N, D)`. Source: Radford et al. 2019, "Language models are unsupervised multitask learners",
@@ -18,13 +21,14 @@ use crate::exec::{Exec, Isa};
 use crate::gelu::{self, Gelu};
 use crate::lanes::add_in_order;
 use crate::layer_norm;
-use crate::linear::BiasSums;
-use crate::matmul::{After, Onto, Product, View, ViewMut, matmuls};
+use crate::linear::column_sums;
+use crate::matmul::{Onto, Product, View, ViewMut, matmuls};
 use crate::parallel::{SharedMut, for_each};
 use crate::segments::Segments;
 use crate::simd::LANES;
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Fewest tokens of a unit: the sequences that are never parted, and whose sums for the norms' gradients are one term.
 const UNIT: usize = 64;
@@ -34,6 +38,8 @@ const FORWARD: usize = 192;
 const BACKWARD: usize = 128;
 /// Fewest units worth it: with fewer there are too few tasks.
 const FEWEST_UNITS: usize = 8;
+/// Weights whose gradient is one task, or somewhat fewer.
+const WEIGHTS: usize = 1 << 15;
 /// Most floats of a block's weights.
 const MOST_WEIGHTS: usize = 1 << 20;
 
@@ -158,6 +164,13 @@ fn units(segments: &Segments) -> Vec<Part> {
     joined(list.map(|(s, at)| Part { segments: s..s + 1, tokens: at.start..at.start + at.len }), UNIT)
 }
 
+/// The units in two parts of about as many tokens.
+fn halves(segments: &Segments) -> [Vec<Part>; 2] {
+    let (mut first, middle) = (units(segments), segments.tokens().div_ceil(2));
+    let second = first.split_off(first.partition_point(|unit| unit.tokens.start < middle));
+    [first, second]
+}
+
 /// A buffer with a row for every token.
 struct Rows<'a> {
     data: SharedMut<'a, f32>,
@@ -244,16 +257,18 @@ impl Block<'_> {
         [n, d, f]
     }
 
-    /// Tasks of at least two a thread, each of some units and at most about `most` tokens. With `falling`, the last are smaller, so
-    /// that no thread waits long for another.
+    /// Tasks of each half in turn: at least two a thread, each of some units and at most about `most` tokens. With `falling`, the last
+    /// are smaller, so that no thread waits long for another.
     fn tasks(&self, threads: usize, most: usize, falling: bool) -> Vec<Vec<Part>> {
-        let mut units = units(self.segments).into_iter().peekable();
-        let (all, mut tasks) = (self.segments.tokens(), Vec::new());
-        while let Some(first) = units.peek() {
-            let start = first.tokens.start;
-            let left = if falling { all - start } else { all };
-            let end = start + (left / (2 * threads.max(1))).clamp(1, most);
-            tasks.push(std::iter::from_fn(|| units.next_if(|unit| unit.tokens.start < end)).collect());
+        let mut tasks = Vec::new();
+        for half in halves(self.segments) {
+            let (all, mut units) = (tokens_of(&half), half.into_iter().peekable());
+            while let Some(first) = units.peek() {
+                let start = first.tokens.start;
+                let left = if falling { all.end - start } else { all.len() };
+                let end = start + (left / threads.max(2)).clamp(1, most);
+                tasks.push(std::iter::from_fn(|| units.next_if(|unit| unit.tokens.start < end)).collect());
+            }
         }
         tasks
     }
@@ -274,6 +289,10 @@ impl Block<'_> {
 fn whole(task: &[Part]) -> Part {
     let (first, last) = (&task[0], &task[task.len() - 1]);
     Part { segments: first.segments.start..last.segments.end, tokens: first.tokens.start..last.tokens.end }
+}
+
+fn tokens_of(half: &[Part]) -> Range<usize> {
+    if half.is_empty() { 0..0 } else { whole(half).tokens }
 }
 
 /// `y`, and what the backward pass needs.
@@ -326,7 +345,8 @@ pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept 
 
 /// The gradients by input and weights, from the gradient by the output.
 ///
-/// Numbers: as [`forward`], but for the norms' gains and biases, whose sums are in units of at least 64 tokens.
+/// Numbers: as [`forward`], but for the gradients of the weights, which are sums over two halves of the sequences, and of the norms'
+/// gains and all biases, whose sums are in units of at least 64 tokens.
 /// Law, Panics, Source: as [`forward`].
 pub fn backward(
     exec: Exec,
@@ -344,7 +364,8 @@ pub fn backward(
     let mut d_packed = unfilled(n * packed);
     let tasks = block.tasks(exec.threads(), BACKWARD, true);
     let units: usize = tasks.iter().map(Vec::len).sum();
-    let mut sums = unfilled(units * 4 * d);
+    let columns = Columns::new(block);
+    let mut sums = unfilled(units * columns.all);
     {
         let buffers = [d_x, &mut d_inner, &mut active, &mut d_stream, &mut d_packed, &mut normed_1, &mut normed_2];
         let (results, sums) = (buffers.map(|x| Rows::new(x, n)), Rows::new(&mut sums, units));
@@ -357,19 +378,49 @@ pub fn backward(
             pass.run(&tasks[task], results, sums);
         });
     }
-    for (number, norm) in gradients.norms.into_iter().enumerate() {
-        add_in_order(&sums, 4 * d, 2 * number * d, norm.gain);
-        add_in_order(&sums, 4 * d, (2 * number + 1) * d, norm.bias);
+    let Weights { norms, qkv, out, mlp: [first, second] } = gradients;
+    let add_up = |from: usize, total: &mut [f32]| add_in_order(&sums, columns.all, from, total);
+    for (number, NormGradient { gain, bias }) in norms.into_iter().enumerate() {
+        add_up(columns.norms[number], gain);
+        add_up(columns.norms[number] + d, bias);
     }
-    let [first, second] = gradients.mlp;
-    let plain = |data, width| View::new(data, n, width);
-    let layers = [
-        (gradients.qkv, plain(&d_packed, packed), plain(&normed_1, d)),
-        (gradients.out, plain(&d_stream, d), plain(&kept.mixed, width)),
-        (first, View::strided(&d_inner, n, f, wide), plain(&normed_2, d)),
-        (second, plain(d_y, d), View::strided(&active, n, f, wide)),
-    ];
-    weight_gradients(exec, layers);
+    let weights =
+        [qkv, out, first, second].into_iter().zip(columns.biases).map(|(LayerGradient { weight, bias }, from)| {
+            bias.into_iter().for_each(|bias| add_up(from, bias));
+            weight
+        });
+    let mut weights = weights.collect::<Vec<_>>().into_iter();
+    let weights = std::array::from_fn(|_| weights.next().expect("four layers"));
+    let operands = halves(block.segments).map(|half| {
+        let at = tokens_of(&half);
+        let view = |data, width, stride| View::strided(rows(data, n, &at), at.len(), width, stride);
+        [
+            (view(&d_packed, packed, packed), view(&normed_1, d, d)),
+            (view(&d_stream, d, d), view(&kept.mixed, width, width)),
+            (view(&d_inner, f, wide), view(&normed_2, d, d)),
+            (view(d_y, d, d), view(&active, f, wide)),
+        ]
+    });
+    weight_gradients(exec, weights, &operands);
+}
+
+/// Where a unit's sums lie: of each norm by gain and bias, and of each layer by bias.
+struct Columns {
+    norms: [usize; 2],
+    biases: [usize; 4],
+    all: usize,
+}
+
+impl Columns {
+    fn new(block: &Block<'_>) -> Self {
+        let (d, packed) = (block.weights.norms[0].gain.len(), block.heads.packed_width());
+        let (mut all, f) = (4 * d, block.weights.mlp[0].weight.len() / d);
+        let biases = [packed, d, f, d].map(|width| {
+            all += width;
+            all - width
+        });
+        Self { norms: [0, 2 * d], biases, all }
+    }
 }
 
 /// What the tasks of a backward pass read.
@@ -384,8 +435,7 @@ struct BackwardPass<'a> {
 
 impl BackwardPass<'_> {
     /// The gradients by the activations of some units: by the block's input, by what goes into the activation, by `z` and by queries, keys and
-    /// values; with them the activation and what the norms gave. `sums` are, for each unit, those of the gradients by gain and bias of
-    /// the first norm, then of the second.
+    /// values; with them the activation and what the norms gave. `sums` are those of each unit.
     fn run(&self, units: &[Part], results: [&mut [f32]; 7], sums: &mut [f32]) {
         let Self { serial, block, n, kept, .. } = *self;
         let Weights { norms, qkv, out, mlp } = block.weights;
@@ -396,6 +446,8 @@ impl BackwardPass<'_> {
         let ours = |data| rows(data, n, &tokens);
         let (x, d_y, packed, mixed) = (ours(self.x), ours(self.d_y), ours(&kept.qkv), ours(&kept.mixed));
         let wide = d_inner.len() / count;
+        let [of_qkv, of_out, of_first, of_second] = Columns::new(block).biases;
+        self.add_up(units, View::new(d_y, count, d), of_second, sums);
         linear_backward(serial, View::new(d_y, count, d), mlp[1], ViewMut::strided(d_inner, count, f, wide));
         let inner = ours(&kept.inner).chunks_exact(f);
         let later = packed.chunks_exact(packed_width).zip(mixed.chunks_exact(width));
@@ -409,14 +461,28 @@ impl BackwardPass<'_> {
         SCRATCH.with_borrow_mut(|[d_normed, d_mixed]| {
             let (d_normed, d_mixed) = (sized(d_normed, count * d), sized(d_mixed, count * width));
             let d_inner = View::strided(d_inner, count, f, wide);
+            self.add_up(units, d_inner, of_first, sums);
             linear_backward(serial, d_inner, mlp[0], ViewMut::new(d_normed, count, d));
             self.norm(1, units, (ours(&kept.stream), normed_2), d_normed, (d_y, d_stream), sums);
+            self.add_up(units, View::new(d_stream, count, d), of_out, sums);
             linear_backward(serial, View::new(d_stream, count, d), out, ViewMut::new(d_mixed, count, width));
             let spec = block.attention(&segments);
             attention::backward(serial, &spec, d_mixed, packed, mixed, ours(&kept.lse), d_packed);
+            if qkv.bias.is_some() {
+                self.add_up(units, View::new(d_packed, count, packed_width), of_qkv, sums);
+            }
             linear_backward(serial, View::new(d_packed, count, packed_width), qkv, ViewMut::new(d_normed, count, d));
             self.norm(0, units, (x, normed_1), d_normed, (d_stream, d_x), sums);
         });
+    }
+
+    /// For each unit the sums over its rows of `d_y`, the first at `from`.
+    fn add_up(&self, units: &[Part], d_y: View<'_>, from: usize, sums: &mut [f32]) {
+        let (first, all) = (units[0].tokens.start, sums.len() / units.len());
+        for (unit, sums) in units.iter().zip(sums.chunks_exact_mut(all)) {
+            let rows = unit.tokens.start - first..unit.tokens.end - first;
+            column_sums(self.serial, d_y.some_rows(rows), &mut sums[from..][..d_y.cols()]);
+        }
     }
 
     /// Norm number `number` of some units: what it gave, and the gradient by its input with what comes `around` it.
@@ -434,10 +500,11 @@ impl BackwardPass<'_> {
         let (count, d) = (tokens.len(), gain.len());
         let (mean, rstd) = (rows(&kept.mean[number], n, &tokens), rows(&kept.rstd[number], n, &tokens));
         layer_norm::again(serial, x, gain, bias, mean, rstd, normed);
-        for (unit, sums) in units.iter().zip(sums.chunks_exact_mut(4 * d)) {
+        let columns = Columns::new(self.block);
+        for (unit, sums) in units.iter().zip(sums.chunks_exact_mut(columns.all)) {
             let part = unit.tokens.start - tokens.start..unit.tokens.end - tokens.start;
             let of = |data| rows(data, count, &part);
-            let (d_gain, d_bias) = sums[2 * number * d..][..2 * d].split_at_mut(d);
+            let (d_gain, d_bias) = sums[columns.norms[number]..][..2 * d].split_at_mut(d);
             let (d_x, around) = (&mut d_x[part.start * d..part.end * d], Some(of(around)));
             let (d_gain, d_bias) = (Some(d_gain), Some(d_bias));
             layer_norm::backward(serial, of(d_normed), of(x), gain, of(mean), of(rstd), around, d_x, d_gain, d_bias);
@@ -445,29 +512,34 @@ impl BackwardPass<'_> {
     }
 }
 
-/// `d_W = d_y^T x` and the sums of the bias of several layers, each with its `d_y` and `x`, in one region.
-fn weight_gradients<const K: usize>(exec: Exec, layers: [(LayerGradient<'_>, View<'_>, View<'_>); K]) {
-    let mut sums: [Option<BiasSums<'_>>; K] = [const { None }; K];
-    let mut number = 0;
-    let parts = layers.map(|(LayerGradient { weight, bias }, d_y, x)| {
-        sums[number] = bias.map(|bias| BiasSums::new(exec, d_y, bias));
-        number += 1;
-        (weight, d_y, x)
-    });
-    let adds = sums.each_ref().map(|sums| {
-        move |rows: Range<usize>, cols: Range<usize>| {
-            if let Some(sums) = sums {
-                sums.beside(rows, cols);
-            }
+/// `d_W = d_y^T x` of several layers, each with its `d_y` and `x` of either half of the tokens: of two tasks with the same weights the
+/// later one adds up what both have.
+fn weight_gradients(exec: Exec, weights: [&mut [f32]; 4], halves: &[[(View<'_>, View<'_>); 4]; 2]) {
+    let blocks: Vec<(usize, Range<usize>)> = (0..4)
+        .flat_map(|layer| {
+            let [outputs, inputs] = [halves[0][layer].0.cols(), halves[0][layer].1.cols()];
+            let rows = outputs.div_ceil((outputs * inputs).div_ceil(WEIGHTS));
+            (0..outputs).step_by(rows).map(move |row| (layer, row..outputs.min(row + rows)))
+        })
+        .collect();
+    let mut others = weights.each_ref().map(|weights| unfilled(weights.len()));
+    let parts = [weights.map(SharedMut::new), others.each_mut().map(|part| SharedMut::new(part))];
+    let is_done: Vec<AtomicBool> = blocks.iter().map(|_| AtomicBool::new(false)).collect();
+    let serial = exec.with_threads(1);
+    for_each(exec, 2 * blocks.len(), |task| {
+        let (half, (layer, rows)) = (task / blocks.len(), &blocks[task % blocks.len()]);
+        let (d_y, x) = halves[half][*layer];
+        let (start, len) = (rows.start * x.cols(), rows.len() * x.cols());
+        // SAFETY: each half has its own sums, and no other task these rows of them.
+        let sums = unsafe { parts[half][*layer].slice(start, len) };
+        let (a, c) = (d_y.t().some_rows(rows.clone()), ViewMut::new(sums, rows.len(), x.cols()));
+        matmuls(serial, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b: x, c, after: None }]);
+        if is_done[task % blocks.len()].swap(true, Ordering::AcqRel) {
+            // SAFETY: both tasks with these rows have written them.
+            let [first, second] = unsafe { parts.each_ref().map(|part| part[*layer].slice(start, len)) };
+            add_to(serial, second, first);
         }
     });
-    let mut adds = adds.iter();
-    let products = parts.map(|(weight, d_y, x)| {
-        let after = adds.next().map(|add| After::new(add));
-        let c = ViewMut::new(weight, d_y.cols(), x.cols());
-        Product { onto: Onto::Overwrite, row: None, scale: 1.0, a: d_y.t(), b: x, c, after }
-    });
-    matmuls(exec, products);
 }
 
 #[cfg(test)]

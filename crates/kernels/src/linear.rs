@@ -151,6 +151,14 @@ impl<'a> BiasSums<'a> {
     }
 }
 
+/// The sums of all columns of `d_y`, on the calling thread.
+///
+/// Panics: if there are not as many sums as columns.
+pub(crate) fn column_sums(exec: Exec, d_y: View<'_>, d_bias: &mut [f32]) {
+    assert_eq!(d_y.cols(), d_bias.len(), "sums of columns");
+    dispatch(exec, ColumnSums { d_y, first: 0, d_bias });
+}
+
 /// The sums of columns `first..`.
 struct ColumnSums<'a> {
     d_y: View<'a>,

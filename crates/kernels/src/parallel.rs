@@ -20,29 +20,59 @@ const MAX_WORKERS: usize = 256;
 
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// One parallel region: tasks `0..count`, taken one at a time by whoever is free.
+/// One parallel region: tasks `0..count` in equal runs, one for each thread, which takes them one at a time and helps the others when
+/// its own are done.
+///
+/// So the same thread works on the same part of the data in one region after the other, and its core's caches still have it, or at
+/// least no other core's have: lines that go back and forth between two cores take up to twice as long.
 struct Region {
     task: Task<'static>,
     count: usize,
-    next: AtomicUsize,
+    next: Box<[Next]>,
     running: AtomicUsize,
     failure: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     caller: Thread,
 }
 
+/// The first task of a thread's run that nobody has taken, on lines of the cache of its own.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
+/// Where run `who` of `of` begins in `count` tasks.
+fn start_of_run(count: usize, who: usize, of: usize) -> usize {
+    (count as u128 * who as u128 / of as u128) as usize
+}
+
 impl Region {
-    fn work(&self) {
+    fn new(task: Task<'static>, count: usize, threads: usize) -> Self {
+        let next = |who| Next(AtomicUsize::new(start_of_run(count, who, threads)));
+        Self {
+            task,
+            count,
+            next: (0..threads).map(next).collect(),
+            running: AtomicUsize::new(threads - 1),
+            failure: Mutex::new(None),
+            caller: std::thread::current(),
+        }
+    }
+
+    /// What thread `who` does: the caller is 0.
+    fn work(&self, who: usize) {
+        let runs = self.next.len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let index = self.next.fetch_add(1, Ordering::Relaxed);
-                if index >= self.count {
-                    break;
+            for run in (who..runs).chain(0..who) {
+                let end = start_of_run(self.count, run + 1, runs);
+                loop {
+                    let index = self.next[run].0.fetch_add(1, Ordering::Relaxed);
+                    if index >= end {
+                        break;
+                    }
+                    (self.task)(index);
                 }
-                (self.task)(index);
             }
         }));
         if let Err(panic) = outcome {
-            self.next.store(self.count, Ordering::Relaxed);
+            self.next.iter().for_each(|next| next.0.store(self.count, Ordering::Relaxed));
             *lock(&self.failure) = Some(panic);
         }
     }
@@ -75,7 +105,7 @@ fn pool() -> &'static Mutex<Pool> {
     POOL.get_or_init(|| Mutex::new(Pool { workers: Vec::new() }))
 }
 
-fn worker(mailbox: &Mailbox) {
+fn worker(mailbox: &Mailbox, who: usize) {
     flush_denormals();
     loop {
         let mut spins = 0;
@@ -95,7 +125,7 @@ fn worker(mailbox: &Mailbox) {
         mailbox.full.store(false, Ordering::Release);
         drop(slot);
         if let Some(region) = region {
-            region.work();
+            region.work(who);
             let caller = region.caller.clone();
             if region.running.fetch_sub(1, Ordering::AcqRel) == 1 {
                 caller.unpark();
@@ -118,8 +148,8 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
     };
     while pool.workers.len() < helpers {
         let mailbox = Arc::new(Mailbox::default());
-        let theirs = Arc::clone(&mailbox);
-        let started = std::thread::Builder::new().name("cavy-worker".into()).spawn(move || worker(&theirs));
+        let (theirs, who) = (Arc::clone(&mailbox), pool.workers.len() + 1);
+        let started = std::thread::Builder::new().name("cavy-worker".into()).spawn(move || worker(&theirs, who));
         if started.is_err() {
             break;
         }
@@ -130,14 +160,7 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
     // SAFETY: this function does not return before `running` is zero, that is, before every worker has
     // made its last call of the task; a worker keeps the region longer, but touches only its counters.
     let task: Task<'static> = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(borrowed) };
-    let region = Arc::new(Region {
-        task,
-        count,
-        next: AtomicUsize::new(0),
-        running: AtomicUsize::new(helpers),
-        failure: Mutex::new(None),
-        caller: std::thread::current(),
-    });
+    let region = Arc::new(Region::new(task, count, helpers + 1));
     for mailbox in &pool.workers[..helpers] {
         let mut slot = lock(&mailbox.slot);
         slot.region = Some(Arc::clone(&region));
@@ -146,7 +169,7 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
             mailbox.wake.notify_one();
         }
     }
-    region.work();
+    region.work(0);
     // A worker that has not looked yet (its core may be busy with something else) is not waited for.
     for mailbox in &pool.workers[..helpers] {
         if lock(&mailbox.slot).region.take().is_some() {
@@ -323,6 +346,21 @@ mod tests {
                 assert!(seen.iter().all(|&x| x == 1));
             }
         }
+    }
+
+    #[test]
+    fn threads_keep_to_their_own_part() {
+        for (count, of) in [(0, 3), (2, 5), (17, 4), (usize::MAX, 256)] {
+            let starts: Vec<usize> = (0..=of).map(|who| start_of_run(count, who, of)).collect();
+            assert!(starts[0] == 0 && starts[of] == count && starts.is_sorted());
+            assert!(starts.windows(2).all(|run| run[1] - run[0] <= count.div_ceil(of)), "{count} tasks of {of}");
+        }
+        let order = Mutex::new(Vec::new());
+        let task: Task<'_> = &|index| lock(&order).push(index);
+        // SAFETY: the region ends before what it borrows.
+        let task: Task<'static> = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(task) };
+        Region::new(task, 8, 3).work(1);
+        assert_eq!(*lock(&order), [2, 3, 4, 5, 6, 7, 0, 1], "its own, then those of others");
     }
 
     #[test]

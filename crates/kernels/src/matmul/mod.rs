@@ -79,6 +79,15 @@ impl<'a> View<'a> {
         Self { data, shape }
     }
 
+    /// Some of the rows.
+    ///
+    /// Panics: if there are not so many.
+    pub(crate) fn some_rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start < rows.end && rows.end <= self.shape.rows, "rows {rows:?} of {:?}", self.shape);
+        let shape = Shape { rows: rows.len(), ..self.shape };
+        Self { data: &self.data[rows.start * self.shape.row_stride..], shape }
+    }
+
     /// Element `(row, col)`.
     ///
     /// Panics: if it is out of bounds.
