@@ -18,7 +18,7 @@ pub(crate) use direct::{Columns, multiply_copy, multiply_in_place};
 pub(crate) use pack::transpose;
 use pack::{pack_a, pack_b, square};
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    __m512, __mmask16, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
 };
 use std::cell::RefCell;
@@ -162,6 +162,9 @@ struct Operand {
     step: usize,
     /// Of `A` where it is read in rows: floats from one row to the next, while steps lie together.
     row: usize,
+    /// Of `B`: floats from a step to that of the next tile. Each step asks for it, as columns of rows far apart are what no prefetcher
+    /// foresees.
+    ahead: usize,
 }
 
 impl<'a> Cut<'a> {
@@ -236,22 +239,23 @@ impl<'a> Cut<'a> {
                 let count = height.min(rows.end - i);
                 let operand = if a_in_place {
                     let start = a.data.as_ptr().wrapping_add(i * a.shape.row_stride + p * a.shape.col_stride);
-                    Operand { start, step: a.shape.col_stride, row: a.shape.row_stride }
+                    Operand { start, step: a.shape.col_stride, row: a.shape.row_stride, ahead: 0 }
                 } else {
                     let row = (i - rows.start) % group;
                     if row == 0 {
                         // SAFETY: there is room for this many rows and steps.
                         unsafe { pack_a(a, i..rows.end.min(i + group), height, p, kc, strip) };
                     }
-                    Operand { start: strip.wrapping_add(row * kc), step: count, row: 1 }
+                    Operand { start: strip.wrapping_add(row * kc), step: count, row: 1, ahead: 0 }
                 };
                 for j in cols.clone().step_by(NR) {
-                    let width = NR.min(cols.end - j);
+                    let (width, is_last) = (NR.min(cols.end - j), j + NR >= cols.end);
                     let b = if b_in_place {
                         let start = b.data.as_ptr().wrapping_add(p * b.shape.row_stride + j);
-                        Operand { start, step: b.shape.row_stride, row: 1 }
+                        Operand { start, step: b.shape.row_stride, row: 1, ahead: if is_last { 0 } else { NR } }
                     } else {
-                        Operand { start: panel.wrapping_add((j - cols.start) * kc).cast_const(), step: NR, row: 1 }
+                        let start = panel.wrapping_add((j - cols.start) * kc).cast_const();
+                        Operand { start, step: NR, row: 1, ahead: if is_last { 0 } else { NR * kc } }
                     };
                     let (row, column) = if self.swapped { (j, i) } else { (i, j) };
                     let out = Out {
@@ -362,9 +366,12 @@ unsafe fn tile<const R: usize, const V: usize, const IN_ROWS: bool>(steps: usize
         }
         let mut sums = [[_mm512_setzero_ps(); V]; R];
         let (row, a_step) = if IN_ROWS { (a.row, 1) } else { (1, a.step) };
+        let next = b.ahead;
         let step = |sums: &mut [[__m512; V]; R], a: &[*const f32; 5], ahead: usize, b: *const f32| {
+            let next = b.wrapping_add(next);
             let mut columns = [_mm512_setzero_ps(); V];
             for v in 0..V {
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(v * LANES).cast());
                 let at = b.add(v * LANES);
                 columns[v] = if v + 1 < V { _mm512_loadu_ps(at) } else { _mm512_maskz_loadu_ps(out.last, at) };
             }

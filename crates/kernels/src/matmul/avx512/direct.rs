@@ -33,7 +33,7 @@ impl Columns {
 pub(crate) fn multiply_copy(exec: Exec, scale: f32, a: View<'_>, b: &Columns, c: ViewMut<'_>) {
     assert!(a.shape.cols == b.steps && c.shape.cols <= b.count, "{:?} x {} x {}", a.shape, b.steps, b.count);
     let strips: *const f32 = b.strips.as_ptr().cast();
-    let operand = |column: usize| Operand { start: strips.wrapping_add(column * b.steps), step: NR, row: 1 };
+    let operand = |column: usize| Operand { start: strips.wrapping_add(column * b.steps), step: NR, row: 1, ahead: 0 };
     multiply_all(exec, Onto::Overwrite, scale, a, operand, c);
 }
 
@@ -45,7 +45,8 @@ pub(crate) fn multiply_in_place(exec: Exec, onto: Onto, scale: f32, a: View<'_>,
     assert!(a.shape.cols == b.shape.rows && b.shape.cols == c.shape.cols, "{:?} x {:?}", a.shape, b.shape);
     assert!(b.shape.col_stride == 1, "rows of {:?}", b.shape);
     let start = b.data.as_ptr();
-    let operand = |column: usize| Operand { start: start.wrapping_add(column), step: b.shape.row_stride, row: 1 };
+    let operand =
+        |column: usize| Operand { start: start.wrapping_add(column), step: b.shape.row_stride, row: 1, ahead: 0 };
     multiply_all(exec, onto, scale, a, operand, c);
 }
 
@@ -58,7 +59,8 @@ fn multiply_all(exec: Exec, onto: Onto, scale: f32, a: View<'_>, b: impl Fn(usiz
     let height = rows.div_ceil(rows.div_ceil(MR).max(1)).max(1);
     for i in (0..rows).step_by(height) {
         let start = a.data.as_ptr().wrapping_add(i * a.shape.row_stride);
-        let a = Operand { start, step: a.shape.col_stride, row: if in_columns { 1 } else { a.shape.row_stride } };
+        let a =
+            Operand { start, step: a.shape.col_stride, row: if in_columns { 1 } else { a.shape.row_stride }, ahead: 0 };
         for j in (0..cols).step_by(NR) {
             let width = NR.min(cols - j);
             let out = Out {
