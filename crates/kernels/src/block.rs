@@ -14,6 +14,8 @@
 //! section 2.3.
 #![expect(unsafe_code, reason = "tasks write the rows of their sequences in several buffers")]
 
+mod layers;
+
 use crate::add::add_to;
 use crate::attention::{self, Attention, Heads};
 use crate::buffer::unfilled;
@@ -221,14 +223,6 @@ fn fetch(x: &[f32]) {
     let _ = x;
 }
 
-/// `y = x W^T + b` on the calling thread.
-fn linear(serial: Exec, x: &[f32], layer: Layer<'_>, n: usize, y: &mut [f32]) {
-    let (inputs, outputs) = (x.len() / n, y.len() / n);
-    let (a, b, c) =
-        (View::new(x, n, inputs), View::new(layer.weight, outputs, inputs).t(), ViewMut::new(y, n, outputs));
-    matmuls(serial, [Product { onto: Onto::Overwrite, row: layer.bias, scale: 1.0, a, b, c, after: None }]);
-}
-
 /// `d_x = d_y W` on the calling thread.
 fn linear_backward(serial: Exec, d_y: View<'_>, layer: Layer<'_>, d_x: ViewMut<'_>) {
     let (a, b, c) = (d_y, View::new(layer.weight, d_y.cols(), d_x.cols()), d_x);
@@ -319,25 +313,29 @@ pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept 
     };
     let y = Rows::new(y, n);
     let (tasks, serial) = (block.tasks(exec.threads(), FORWARD, false), exec.with_threads(1));
-    for_each(exec, tasks.len(), |task| {
-        let part = whole(&tasks[task]);
-        let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
-        // SAFETY: tasks have no tokens in common, and each runs once.
-        let (results, y) = unsafe { (results.each_ref().map(|rows| rows.part(at)), y.part(at)) };
-        let [mean_1, mean_2, rstd_1, rstd_2, packed, mixed, lse, stream, inner] = results;
-        let (x, [first, second]) = (rows(x, n, at), norms);
-        SCRATCH.with_borrow_mut(|[normed, active]| {
-            let (normed, active) = (sized(normed, x.len()), sized(active, inner.len()));
-            layer_norm::forward(serial, x, first.gain, Some(first.bias), block.eps, normed, mean_1, rstd_1);
-            linear(serial, normed, qkv, count, packed);
-            attention::forward(serial, &block.attention(&segments), packed, mixed, lse);
-            linear(serial, mixed, out, count, stream);
-            add_to(serial, x, stream);
-            layer_norm::forward(serial, stream, second.gain, Some(second.bias), block.eps, normed, mean_2, rstd_2);
-            linear(serial, normed, mlp[0], count, inner);
-            gelu::forward(serial, block.gelu, inner, active);
-            linear(serial, active, mlp[1], count, y);
-            add_to(serial, stream, y);
+    let [of_qkv, of_out, of_first, of_second] = std::array::from_fn(|number| number);
+    let sizes = [d, block.heads.width(), d, f];
+    layers::with(exec, [qkv, out, mlp[0], mlp[1]], sizes, |layers| {
+        for_each(exec, tasks.len(), |task| {
+            let part = whole(&tasks[task]);
+            let (at, count, segments) = (&part.tokens, part.tokens.len(), block.segments_of(&part));
+            // SAFETY: tasks have no tokens in common, and each runs once.
+            let (results, y) = unsafe { (results.each_ref().map(|rows| rows.part(at)), y.part(at)) };
+            let [mean_1, mean_2, rstd_1, rstd_2, packed, mixed, lse, stream, inner] = results;
+            let (x, [first, second]) = (rows(x, n, at), norms);
+            SCRATCH.with_borrow_mut(|[normed, active]| {
+                let (normed, active) = (sized(normed, x.len()), sized(active, inner.len()));
+                layer_norm::forward(serial, x, first.gain, Some(first.bias), block.eps, normed, mean_1, rstd_1);
+                layers.apply(serial, of_qkv, normed, count, packed);
+                attention::forward(serial, &block.attention(&segments), packed, mixed, lse);
+                layers.apply(serial, of_out, mixed, count, stream);
+                add_to(serial, x, stream);
+                layer_norm::forward(serial, stream, second.gain, Some(second.bias), block.eps, normed, mean_2, rstd_2);
+                layers.apply(serial, of_first, normed, count, inner);
+                gelu::forward(serial, block.gelu, inner, active);
+                layers.apply(serial, of_second, active, count, y);
+                add_to(serial, stream, y);
+            });
         });
     });
     kept

@@ -62,7 +62,7 @@ pub(super) unsafe fn forward(
         let (first, count, seen) = (strip.position, strip.len, strip.columns.len());
         let scores = &mut scores[..count * stride];
         let q = part(first, count, spec.q_column(head));
-        multiply_copy(exec, spec.scale, q, &scratch.short.keys, ViewMut::strided(scores, count, seen, stride));
+        multiply_copy(exec, spec.scale, q, &scratch.short.keys, None, ViewMut::strided(scores, count, seen, stride));
         let denominators = sized(&mut scratch.denominators, count);
         dispatch(exec, Softmax { scores, stride, seen: |row| strip.seen(spec, row), denominators });
         for (row, &denominator) in scratch.denominators[..count].iter().enumerate() {
@@ -116,8 +116,8 @@ pub(super) unsafe fn backward(
             let rows = first * stride..(first + count) * stride;
             let (p, d) = (&mut probabilities[rows.clone()], &mut d_scores[rows]);
             let q = part(first, count, q_column);
-            multiply_copy(exec, spec.scale, q, keys, ViewMut::strided(p, count, seen, stride));
-            multiply_copy(exec, 1.0, d_rows(first, count), values, ViewMut::strided(d, count, seen, stride));
+            multiply_copy(exec, spec.scale, q, keys, None, ViewMut::strided(p, count, seen, stride));
+            multiply_copy(exec, 1.0, d_rows(first, count), values, None, ViewMut::strided(d, count, seen, stride));
             drop_weights(spec, &strip, head, d);
             let at = strip.token * width + head * dim;
             let softmax = SoftmaxBackward {

@@ -91,15 +91,24 @@ struct Plan {
     rows: usize,
 }
 
+/// Most of the shared dimension at a time for `n` columns: few leave room for more.
+fn most_steps(n: usize) -> usize {
+    (PANEL / n.next_multiple_of(NR).clamp(NR, NC)).max(KC)
+}
+
+/// Whether the whole shared dimension is multiplied before sums go back to memory.
+pub(crate) fn is_in_one_go(k: usize, n: usize) -> bool {
+    k <= most_steps(n)
+}
+
 impl Plan {
     fn new(threads: usize, m: usize, k: usize, n: usize) -> Self {
         if m == 0 || n == 0 {
             return Self { kc: k, cols: NR, rows: MR };
         }
         let equal = |total: usize, parts: usize, unit: usize| total.div_ceil(parts.max(1)).next_multiple_of(unit);
-        // Few columns leave room for more of the shared dimension, a short shared dimension for more columns.
-        let most_k = (PANEL / n.next_multiple_of(NR).min(NC)).max(KC);
-        let kc = equal(k, k.div_ceil(most_k), 8);
+        // A short shared dimension leaves room for more columns.
+        let kc = equal(k, k.div_ceil(most_steps(n)), 8);
         let fewest_cols = n.div_ceil((PANEL / kc / NR * NR).max(NR));
         let worth = (2 * m * n * k / TASK_FLOPS).clamp(1, TASKS_PER_THREAD * threads);
         if threads == 1 || worth == 1 {
