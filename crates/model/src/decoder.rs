@@ -355,5 +355,6 @@ pub(crate) fn recomputed<A: Architecture>(
     if let Some(d_x) = d_x.filter(|_| first == 0) {
         collected.collect(model, through(model.embed(pass, tied.as_ref()), d_x));
     }
-    (value, scores, collected)
+    // Their squares are summed in this order.
+    (value, scores, collected.in_order_of(model))
 }

@@ -208,6 +208,9 @@ impl Model {
 
     /// Forgets what adapters have computed from parameters.
     fn forget(&mut self, base: bool) {
+        if self.adapters.is_empty() {
+            return;
+        }
         self.for_each_linear(&mut |_, linear| {
             let base = base || linear.weight.as_ref().is_some_and(|weight| weight.val().is_require_grad());
             linear.adapters.iter_mut().for_each(|adapter| adapter.entry.forget(base));

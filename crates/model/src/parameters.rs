@@ -5,7 +5,6 @@ use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use cavy_ops::gradient_stats;
 use cavy_ops::kernels::grad_norm::Stats;
-use std::collections::HashMap;
 
 /// What a parameter is called and how it is treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,134 +77,190 @@ impl Held {
 }
 
 /// Gradients by parameter name.
+///
+/// In a list, as all walks over a model have the same order: a step of a small model is a few milliseconds, of which a table that is
+/// looked up for each parameter would take a tenth.
 #[derive(Debug, Default)]
-pub struct Gradients(HashMap<String, Held>);
+pub struct Gradients {
+    list: Vec<(String, Option<Held>)>,
+    /// Where the next one asked for probably is.
+    next: usize,
+}
 
 impl Gradients {
-    /// Takes what `found` holds for the parameters of `model`.
+    /// Takes what `found` holds for the parameters of `model`, of which none has a gradient here yet.
     pub(crate) fn collect<A: Architecture>(&mut self, model: &A, found: burn::tensor::Gradients) {
-        model.visit(&mut Collector { prefix: A::PREFIX, path: Vec::new(), found, into: self });
+        model.visit(&mut Collector { path: Path::new(A::PREFIX), found, into: self });
+    }
+
+    /// The same in the order of the model's fields, in which one pass over all of it would have found them.
+    pub(crate) fn in_order_of<A: Architecture>(mut self, model: &A) -> Self {
+        let infos = list(model).into_iter();
+        let list = infos.filter_map(|info| self.take(&info.name).map(|gradient| (info.name, Some(gradient)))).collect();
+        Self { list, next: 0 }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        let is_it = |at: &usize| self.list[*at].0 == name;
+        (self.next..self.list.len()).chain(0..self.next.min(self.list.len())).find(is_it)
+    }
+
+    /// The gradient of a parameter, once.
+    fn take(&mut self, name: &str) -> Option<Held> {
+        let place = self.place(name)?;
+        self.next = place + 1;
+        self.list[place].1.take()
     }
 
     /// Adds the gradients of another pass.
     ///
     /// Panics: if a parameter has another shape there.
     pub fn add(&mut self, other: Self) {
-        for (name, gradient) in other.0 {
-            let sum = match (self.0.remove(&name), gradient) {
-                (None, gradient) => gradient,
-                (Some(Held::One(a)), Held::One(b)) => Held::One(a + b),
-                (Some(Held::Two(a)), Held::Two(b)) => Held::Two(a + b),
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        for (name, gradient) in other.list {
+            let sum = match (self.take(&name), gradient) {
+                (None, gradient) => {
+                    self.list.push((name, gradient));
+                    continue;
+                }
+                (Some(Held::One(a)), Some(Held::One(b))) => Held::One(a + b),
+                (Some(Held::Two(a)), Some(Held::Two(b))) => Held::Two(a + b),
                 (Some(a), b) => panic!("`{name}`: gradients {a:?} and {b:?}"),
             };
-            self.0.insert(name, sum);
+            self.list[self.next - 1].1 = Some(sum);
         }
     }
 
-    /// Sum of squares and largest absolute value over all parameters, summed in the order of their names.
+    /// Sum of squares and largest absolute value over all parameters, summed in their order.
     pub fn stats(&self) -> Stats {
-        let mut names: Vec<&String> = self.0.keys().collect();
-        names.sort_unstable();
-        let stats = |name: &String| match &self.0[name] {
+        let stats = |gradient: &Held| match gradient {
             Held::One(gradient) => gradient_stats(gradient),
             Held::Two(gradient) => gradient_stats(gradient),
         };
-        names.into_iter().map(stats).fold(Stats::default(), Stats::and)
+        self.list.iter().filter_map(|(_, gradient)| gradient.as_ref()).map(stats).fold(Stats::default(), Stats::and)
     }
 
     /// The gradient of one parameter, in row-major order.
     pub fn values(&self, name: &str) -> Option<Vec<f32>> {
-        self.0.get(name).cloned().map(Held::values)
+        self.list[self.place(name)?].1.clone().map(Held::values)
     }
 }
 
-/// Hugging Face's name of the parameter at a path of fields; of an adapter's, PEFT's without `base_model.model.`. Only the
-/// second adapter of a layer and those after it are numbered.
-fn name(prefix: &str, path: &[String]) -> String {
-    let head = path.first().is_some_and(|first| first == "lm_head" || first == "score");
-    let prefix = if head { "" } else { prefix };
-    let adapter = path.iter().position(|part| part == "adapters");
-    let Some(at) = adapter.filter(|at| at + 2 < path.len()) else { return format!("{prefix}{}", path.join(".")) };
-    let (layer, number) = (path[..at].join("."), &path[at + 1]);
-    let number = if number == "0" { String::new() } else { format!(".{number}") };
-    match path[at + 2].as_str() {
-        "lora_a" => format!("{prefix}{layer}.lora_A{number}.weight"),
-        "lora_b" => format!("{prefix}{layer}.lora_B{number}.weight"),
-        other => format!("{prefix}{layer}.{other}{number}"),
+/// A path of fields with points between them, and what the model's names begin with.
+struct Path {
+    prefix: &'static str,
+    text: String,
+    /// Where each field begins, with the point before it.
+    starts: Vec<usize>,
+}
+
+impl Path {
+    fn new(prefix: &'static str) -> Self {
+        Self { prefix, text: String::new(), starts: Vec::new() }
+    }
+
+    fn enter(&mut self, field: &str) {
+        self.starts.push(self.text.len());
+        if !self.text.is_empty() {
+            self.text.push('.');
+        }
+        self.text.push_str(field);
+    }
+
+    fn exit(&mut self) {
+        self.text.truncate(self.starts.pop().unwrap_or(0));
+    }
+
+    /// Hugging Face's name of the parameter at this path; of an adapter's, PEFT's without `base_model.model.`. Only the second adapter of a
+    /// layer and those after it are numbered.
+    fn name(&self) -> String {
+        let head = self.text.starts_with("lm_head.") || self.text.starts_with("score.");
+        let prefix = if head { "" } else { self.prefix };
+        if let Some((layer, rest)) = self.text.split_once(".adapters.")
+            && let Some((number, part)) = rest.split_once('.')
+        {
+            let number = if number == "0" { String::new() } else { format!(".{number}") };
+            let part = part.split('.').next().unwrap_or(part);
+            return match part {
+                "lora_a" => format!("{prefix}{layer}.lora_A{number}.weight"),
+                "lora_b" => format!("{prefix}{layer}.lora_B{number}.weight"),
+                other => format!("{prefix}{layer}.{other}{number}"),
+            };
+        }
+        [prefix, &self.text].concat()
     }
 }
 
-fn info<const D: usize>(prefix: &str, path: &[String], tensor: &Tensor<D>) -> ParameterInfo {
-    let (name, shape) = (name(prefix, path), tensor.dims().to_vec());
+fn info<const D: usize>(path: &Path, tensor: &Tensor<D>) -> ParameterInfo {
+    let (name, shape) = (path.name(), tensor.dims().to_vec());
     ParameterInfo { name, shape, decay: D > 1, trainable: tensor.is_require_grad() }
 }
 
 struct Collector<'a> {
-    prefix: &'static str,
-    path: Vec<String>,
+    path: Path,
     found: burn::tensor::Gradients,
     into: &'a mut Gradients,
 }
 
 impl ModuleVisitor for Collector<'_> {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
+        self.path.enter(name);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad_remove(&mut self.found) {
-            let before = self.into.0.insert(name(self.prefix, &self.path), Held::new(gradient));
-            assert!(before.is_none(), "two gradients for `{}`", name(self.prefix, &self.path));
+            self.into.list.push((self.path.name(), Some(Held::new(gradient))));
         }
     }
 }
 
 /// Collects what is known of every parameter.
 struct Lister {
-    prefix: &'static str,
-    path: Vec<String>,
+    path: Path,
     list: Vec<ParameterInfo>,
 }
 
 impl ModuleVisitor for Lister {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
+        self.path.enter(name);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.list.push(info(self.prefix, &self.path, &param.val()));
+        self.list.push(info(&self.path, &param.val()));
     }
 }
 
 struct Updater<'a, V> {
-    prefix: &'static str,
-    path: Vec<String>,
+    path: Path,
     gradients: Gradients,
     visitor: &'a mut V,
 }
 
 impl<V: ParameterVisitor> ModuleMapper for Updater<'_, V> {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
+        self.path.enter(name);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
-        let info = info(self.prefix, &self.path, &tensor);
+        let info = info(&self.path, &tensor);
         let (autodiff, trainable) = (tensor.is_autodiff(), info.trainable);
         // From here on nobody else holds the parameter, so it can change in place.
-        let gradient = self.gradients.0.remove(&info.name).map(Held::into_tensor);
+        let gradient = self.gradients.take(&info.name).map(Held::into_tensor);
         let tensor = self.visitor.visit(&info, tensor.inner(), gradient);
         let tensor = match (autodiff, trainable) {
             (true, true) => Tensor::from_inner(tensor).require_grad(),
@@ -218,14 +273,14 @@ impl<V: ParameterVisitor> ModuleMapper for Updater<'_, V> {
 
 /// Every parameter in the order of its fields.
 pub(crate) fn list<A: Architecture>(model: &A) -> Vec<ParameterInfo> {
-    let mut lister = Lister { prefix: A::PREFIX, path: Vec::new(), list: Vec::new() };
+    let mut lister = Lister { path: Path::new(A::PREFIX), list: Vec::new() };
     model.visit(&mut lister);
     lister.list
 }
 
 /// The model whose parameters are what `visitor` makes of them and their gradients.
 pub(crate) fn update<A: Architecture, V: ParameterVisitor>(model: A, gradients: Gradients, visitor: &mut V) -> A {
-    model.map(&mut Updater { prefix: A::PREFIX, path: Vec::new(), gradients, visitor })
+    model.map(&mut Updater { path: Path::new(A::PREFIX), gradients, visitor })
 }
 
 /// The first part of a model that has something to train: 0 for the embeddings, `i + 1` for block `i`, after all blocks
@@ -242,17 +297,16 @@ pub(crate) fn first_trainable<A: Architecture>(model: &A) -> usize {
 
 /// Makes parameters trainable or frozen by name.
 struct Freezer<'a, F> {
-    prefix: &'static str,
-    path: Vec<String>,
+    path: Path,
     wanted: &'a F,
 }
 
 impl<F: Fn(&str) -> bool> ModuleMapper for Freezer<'_, F> {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
+        self.path.enter(name);
     }
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if !param.val().is_autodiff() {
@@ -260,7 +314,7 @@ impl<F: Fn(&str) -> bool> ModuleMapper for Freezer<'_, F> {
         }
         // A new leaf, so that nothing of what the parameter was part of before is held.
         let tensor = Tensor::from_inner(param.val().inner());
-        let wanted = (self.wanted)(&name(self.prefix, &self.path));
+        let wanted = (self.wanted)(&self.path.name());
         let tensor = if wanted { tensor.require_grad() } else { tensor };
         Param::initialized(param.id, tensor)
     }
@@ -268,7 +322,7 @@ impl<F: Fn(&str) -> bool> ModuleMapper for Freezer<'_, F> {
 
 /// The model in which the parameters whose names are `wanted` are trained, and no others.
 pub(crate) fn trainable_where<A: Architecture>(model: A, wanted: &impl Fn(&str) -> bool) -> A {
-    model.map(&mut Freezer { prefix: A::PREFIX, path: Vec::new(), wanted })
+    model.map(&mut Freezer { path: Path::new(A::PREFIX), wanted })
 }
 
 /// Whether the parameters of a model are in an autodiff graph.

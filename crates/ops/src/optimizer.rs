@@ -22,7 +22,7 @@ pub fn gradient_stats<const D: usize>(gradient: &Tensor<D>) -> Stats {
 /// One AdamW update. `first` and `second` are the moments; all three tensors stay where they are on the CPU as long as
 /// nobody else holds them.
 ///
-/// Shapes: all the same. `step` counts from 1. The gradient is multiplied by `gradient_scale`, which clipping gives.
+/// Shapes: parameter and gradient the same, moments in one dimension. `step` counts from 1. The gradient is multiplied by `gradient_scale`, which clipping gives.
 /// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>, algorithm 2.
 pub fn adamw_step<const D: usize>(
     rule: &AdamW,
@@ -30,27 +30,28 @@ pub fn adamw_step<const D: usize>(
     gradient_scale: f32,
     parameter: Tensor<D>,
     gradient: Tensor<D>,
-    (first, second): (Tensor<D>, Tensor<D>),
-) -> (Tensor<D>, (Tensor<D>, Tensor<D>)) {
+    (first, second): (Tensor<1>, Tensor<1>),
+) -> (Tensor<D>, (Tensor<1>, Tensor<1>)) {
     if is_fused(&parameter) && is_fused(&gradient) {
         let inputs = [Input::of(parameter), Input::of(gradient), Input::of(first), Input::of(second)];
         if let [Input::Plain(mut p), Input::Plain(g), Input::Plain(mut m), Input::Plain(mut v)] = inputs {
             let g = if g.is_contiguous() { g } else { g.to_contiguous() };
             let (p_data, m_data, v_data) = (slice_mut(&mut p), slice_mut(&mut m), slice_mut(&mut v));
             adamw::step(exec(), rule, step, gradient_scale, p_data, slice(&g), m_data, v_data);
-            let back = |x| Tensor::from_primitive::<Flex>(x);
-            return (back(p), (back(m), back(v)));
+            let moments = (Tensor::from_primitive::<Flex>(m), Tensor::from_primitive::<Flex>(v));
+            return (Tensor::from_primitive::<Flex>(p), moments);
         }
         unreachable!("parameters are updated outside the autodiff graph");
     }
-    let gradient = gradient * gradient_scale;
+    let (shape, count) = (parameter.dims(), parameter.dims().iter().product::<usize>());
+    let (parameter, gradient) = (parameter.reshape([count]), gradient.reshape([count]) * gradient_scale);
     let first = first * rule.beta1 + gradient.clone() * (1.0 - rule.beta1);
     let second = second * rule.beta2 + gradient.clone() * gradient * (1.0 - rule.beta2);
     let correction = |beta: f32| 1.0 - f64::from(beta).powi(i32::try_from(step).unwrap_or(i32::MAX));
     let root = (second.clone() / correction(rule.beta2)).sqrt() + rule.eps;
     let decayed = parameter * (1.0 - rule.lr * rule.weight_decay);
     let parameter = decayed - first.clone() / root * (f64::from(rule.lr) / correction(rule.beta1));
-    (parameter, (first, second))
+    (parameter.reshape(shape), (first, second))
 }
 
 /// One AdamW update with moments in 8 bits, which lie in the host's memory on every device. `key` decides their rounding.

@@ -150,32 +150,34 @@ impl ParameterVisitor for Update<'_> {
         gradient: Option<Tensor<D>>,
     ) -> Tensor<D> {
         let Some(gradient) = gradient else { return tensor };
-        let (shape, count, device) = (tensor.dims(), info.shape.iter().product::<usize>(), tensor.device());
         let Optimizer { updates, small_from, ref mut moments, .. } = *self.optimizer;
-        // Taken out of the map, so that nobody else holds the moments and they can change in place.
-        let moments = moments.remove(&info.name).unwrap_or_else(|| {
-            if count >= small_from {
+        if !moments.contains_key(&info.name) {
+            let (count, device) = (info.elements(), tensor.device());
+            let zeros = if count >= small_from {
                 Moments::Small(Moments8::zeros(count))
             } else {
                 Moments::Full(Tensor::zeros([count], &device), Tensor::zeros([count], &device))
-            }
-        });
+            };
+            moments.insert(info.name.clone(), zeros);
+        }
+        let place = moments.get_mut(&info.name).expect("put there");
         let rule = AdamW { weight_decay: if info.decay { self.rule.weight_decay } else { 0.0 }, ..self.rule };
-        let (flat, gradient) = (tensor.reshape([count]), gradient.reshape([count]));
-        let (flat, moments) = match moments {
+        // Taken out of the map, so that nobody else holds the moments and they can change in place.
+        let (tensor, moments) = match std::mem::replace(place, Moments::Small(Moments8::zeros(0))) {
             Moments::Full(first, second) => {
                 let moments = (first, second);
-                let (flat, moments) = adamw_step(&rule, updates, self.gradient_scale, flat, gradient, moments);
-                (flat, Moments::Full(moments.0, moments.1))
+                let (tensor, (first, second)) =
+                    adamw_step(&rule, updates, self.gradient_scale, tensor, gradient, moments);
+                (tensor, Moments::Full(first, second))
             }
             Moments::Small(mut moments) => {
                 let key = subkey(hash_bytes(ROUNDING, info.name.as_bytes()), updates);
                 let scale = self.gradient_scale;
-                (adamw8_step(&rule, (updates, key), scale, flat, gradient, &mut moments), Moments::Small(moments))
+                (adamw8_step(&rule, (updates, key), scale, tensor, gradient, &mut moments), Moments::Small(moments))
             }
         };
-        self.optimizer.moments.insert(info.name.clone(), moments);
-        flat.reshape(shape)
+        *place = moments;
+        tensor
     }
 }
 

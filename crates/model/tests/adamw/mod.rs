@@ -31,7 +31,7 @@ impl ParameterVisitor for Update {
     ) -> Tensor<D> {
         let (device, n) = (tensor.device(), info.shape.iter().product());
         let moments = self.moments.entry(info.name.clone()).or_insert_with(|| [vec![0.0; n], vec![0.0; n]]);
-        let tensors = |x: &Vec<f32>| Tensor::from_data(TensorData::new(x.clone(), info.shape.clone()), &device);
+        let tensors = |x: &Vec<f32>| Tensor::from_data(TensorData::new(x.clone(), [n]), &device);
         let rule = AdamW { weight_decay: if info.decay { self.decay } else { 0.0 }, ..self.rule };
         let state = (tensors(&moments[0]), tensors(&moments[1]));
         let (tensor, (first, second)) = adamw_step(&rule, self.step, 1.0, tensor, gradient.unwrap(), state);
