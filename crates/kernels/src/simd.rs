@@ -70,6 +70,14 @@ pub trait Simd: Copy + Send + Sync {
         self.load(&all)
     }
 
+    /// The natural logarithm of each lane, within 2 units in the last place.
+    #[inline(always)]
+    fn ln_lanes(self, x: Self::Lanes) -> Self::Lanes {
+        let mut all = [0.0; LANES];
+        self.store(x, &mut all);
+        self.load(&all.map(f32::ln))
+    }
+
     /// `s = 1 / (1 + e^z)` of each lane and `s (1 - s)`, from `z` times [`Simd::LOGISTIC_UNIT`]. No tail cancels.
     #[inline(always)]
     fn logistic_lanes(self, z: Self::Lanes) -> (Self::Lanes, Self::Lanes) {

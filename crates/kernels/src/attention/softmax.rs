@@ -68,7 +68,15 @@ impl<F: Fn(usize) -> Range<usize>> Kernel for Softmax<'_, F> {
         for row in row..n {
             self.rows::<1, S>(simd, row, &mut sums);
         }
-        self.denominators.iter_mut().zip(sums).for_each(|(max, sum)| *max += sum.ln());
+        let (maxima, tail) = self.denominators.as_chunks_mut();
+        let (sums, tail_sums) = sums[..n].as_chunks();
+        for (max, sum) in maxima.iter_mut().zip(sums) {
+            simd.store(simd.add(simd.load(max), simd.ln_lanes(simd.load(sum))), max);
+        }
+        if !tail.is_empty() {
+            let [max, sum] = [&*tail, tail_sums].map(|x| simd.load_part(x, simd.splat(1.0)));
+            simd.store_part(simd.add(max, simd.ln_lanes(sum)), tail);
+        }
     }
 }
 

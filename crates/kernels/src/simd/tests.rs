@@ -25,6 +25,18 @@ impl Function for Exp {
 }
 
 #[derive(Clone, Copy)]
+struct Ln;
+impl Function for Ln {
+    #[inline(always)]
+    fn call<S: Simd>(&self, simd: S, x: S::Lanes) -> [S::Lanes; 2] {
+        [simd.ln_lanes(x); 2]
+    }
+    fn truth(&self, x: f64) -> [f64; 2] {
+        [x.ln(); 2]
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Logistic;
 impl Function for Logistic {
     #[inline(always)]
@@ -106,6 +118,18 @@ fn exp_flushes_and_overflows_at_its_ends_and_keeps_nan() {
 }
 
 #[test]
+fn ln_is_within_two_units_in_the_last_place() {
+    for range in [(1e-45, 1e-37), (0.01, 1.0), (0.4, 2.1), (0.99, 1.01), (1.0, 300.0), (1.0, 3.4e38)] {
+        check(Ln, range, 2.0);
+    }
+    for isa in Isa::available() {
+        let ([y, _], _) = map(isa, Ln, &[1.0, f32::INFINITY, 0.0, f32::NAN, -1.0, f32::NEG_INFINITY]);
+        assert_eq!(y[..3], [0.0, f32::INFINITY, f32::NEG_INFINITY], "{}", isa.name());
+        assert!(y[3..].iter().all(|y| y.is_nan()), "{}", isa.name());
+    }
+}
+
+#[test]
 fn neither_tail_of_the_logistic_function_cancels() {
     check(Logistic, (-80.0, 80.0), 6.0);
     check(Logistic, (-2.0, 2.0), 6.0);
@@ -142,6 +166,7 @@ fn check_lanes(function: impl Function) {
 #[test]
 fn lanes_and_parts_of_lanes_have_the_same_results() {
     check_lanes(Exp);
+    check_lanes(Ln);
     check_lanes(Logistic);
 }
 

@@ -5,14 +5,15 @@ use crate::lanes;
 use crate::math::EXP;
 use std::arch::x86_64::{
     __m128, __m256, __m512, __mmask16, _CMP_GE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _MM_FROUND_TO_NEG_INF, _mm_add_ps, _mm_add_ss, _mm_and_ps, _mm_andnot_ps, _mm_cmpge_ps, _mm_cmplt_ps,
-    _mm_cvtss_f32, _mm_loadu_ps, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_mul_ps, _mm_or_ps,
-    _mm_set1_ps, _mm_storeu_ps, _mm_sub_ps, _mm256_add_ps, _mm256_and_ps, _mm256_blendv_ps, _mm256_castps256_ps128,
-    _mm256_cmp_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_castps512_ps256, _mm512_cmp_ps_mask,
-    _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask,
-    _mm512_mask_loadu_ps, _mm512_mask_mov_ps, _mm512_mask_storeu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_reduce_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+    _MM_FROUND_TO_NEG_INF, _MM_MANT_NORM_P75_1P5, _MM_MANT_SIGN_NAN, _mm_add_ps, _mm_add_ss, _mm_and_ps, _mm_andnot_ps,
+    _mm_cmpge_ps, _mm_cmplt_ps, _mm_cvtss_f32, _mm_loadu_ps, _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm_mul_ps, _mm_or_ps, _mm_set1_ps, _mm_storeu_ps, _mm_sub_ps, _mm256_add_ps, _mm256_and_ps, _mm256_blendv_ps,
+    _mm256_castps256_ps128, _mm256_cmp_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps,
+    _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_castps512_ps256,
+    _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_getexp_ps,
+    _mm512_getmant_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_mask_loadu_ps, _mm512_mask_mov_ps,
+    _mm512_mask_storeu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
 };
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -198,6 +199,12 @@ impl Avx512 {
 
 /// `ln 2` less its nearest f32.
 const LN_2_REST: f32 = (std::f64::consts::LN_2 - LN_2 as f64) as f32;
+/// The largest f32 below `ln 2`, and what it lacks.
+const LN_2_BELOW: f32 = LN_2.next_down();
+const LN_2_ABOVE: f32 = (std::f64::consts::LN_2 - LN_2_BELOW as f64) as f32;
+/// `(ln(1 + x) - x + x^2 / 2) / x^3` for `-1/4 <= x <= 1/2`, to 5e-9 of the logarithm: coefficients from the constant on.
+const LN: [f32; 8] =
+    [0.333_334_5, -0.250_000_95, 0.199_908_61, -0.166_473_1, 0.144_783_88, -0.131_612_08, 0.104_631, -0.045_075_56];
 /// `(2^x - 1) / x` for `0 <= x <= 1`, to 2e-9 of `2^x`: coefficients from the constant on.
 const EXP2: [f32; 6] = [0.693_147_06, 0.240_229_31, 0.055_485_28, 9.675_452e-3, 1.246_783_9e-3, 2.161_294e-4];
 
@@ -307,6 +314,24 @@ impl Simd for Avx512 {
             let p = self.mul_add_lanes(s, p, self.mul_add_lanes(r, set(EXP[1]), set(EXP[0])));
             let p = self.add(self.mul_add_lanes(s, p, r), set(1.0));
             _mm512_scalef_ps(p, n)
+        }
+    }
+    #[inline(always)]
+    fn ln_lanes(self, x: __m512) -> __m512 {
+        let set = |x: f32| self.splat(x);
+        // SAFETY: as above.
+        unsafe {
+            // x = 2^n (1 + r) with 3/4 <= 1 + r < 3/2.
+            let mantissa = _mm512_getmant_ps::<_MM_MANT_NORM_P75_1P5, _MM_MANT_SIGN_NAN>(x);
+            let n = self.sub(_mm512_getexp_ps(x), _mm512_getexp_ps(mantissa));
+            let r = self.sub(mantissa, set(1.0));
+            let s = self.mul(r, r);
+            let pair = |i: usize| self.mul_add_lanes(r, set(LN[i + 1]), set(LN[i]));
+            let p =
+                self.mul_add_lanes(s, self.mul_add_lanes(s, self.mul_add_lanes(s, pair(6), pair(4)), pair(2)), pair(0));
+            let p = self.mul_add_lanes(s, self.mul_add_lanes(r, p, set(-0.5)), self.mul(n, set(LN_2_ABOVE)));
+            // Both parts of ln 2 have one sign, so that infinite exponents stay.
+            self.mul_add_lanes(n, set(LN_2_BELOW), self.add(r, p))
         }
     }
     #[inline(always)]
