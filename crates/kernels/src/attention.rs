@@ -224,7 +224,8 @@ pub fn forward(exec: Exec, spec: &Attention<'_>, qkv: &[f32], out: &mut [f32], l
                 scores(serial, spec, &block, head, qkv, probabilities);
                 let denominators = sized(&mut scratch.denominators, block.len);
                 let seen = |row| block.seen(spec, row);
-                let softmax = Softmax { scores: probabilities, stride: block.stride, seen, denominators };
+                let (stride, columns) = (block.stride, block.columns.len());
+                let softmax = Softmax { scores: probabilities, stride, columns, seen, denominators };
                 dispatch(serial, softmax);
                 for (row, &denominator) in scratch.denominators[..block.len].iter().enumerate() {
                     // SAFETY: this task alone writes this token's row of this head.
@@ -380,6 +381,7 @@ impl BackwardPass<'_> {
             p: probabilities,
             d: d_scores,
             stride,
+            columns: block.columns.len(),
             seen: |row| block.seen(spec, row),
             lse: |row| self.lse[(block.token + row) * heads.query + head],
             outputs: [&self.d_out[at..], &self.out[at..]],

@@ -8,7 +8,7 @@
 
 use crate::exec::Exec;
 use crate::lanes::TASK_ELEMENTS;
-use crate::math::{erf, exp, sigmoid_of_negated};
+use crate::math::{erf, exp};
 use crate::parallel::for_each_chunk;
 use crate::simd::{Kernel, Simd, dispatch};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
@@ -66,19 +66,59 @@ pub(crate) fn backward_rows<'a>(exec: Exec, form: Gelu, rows: impl Iterator<Item
     dispatch(exec, Both { form, rows });
 }
 
-/// `Phi` and `1 - Phi` of the tanh form.
+/// Value and slope of the tanh form.
 #[inline(always)]
-fn phi_tanh<S: Simd>(simd: S, x: f32) -> (f32, f32) {
-    let factor = (-2.0 * SQRT_2_OVER_PI) as f32;
-    sigmoid_of_negated(simd, x * simd.mul_add(x * x, factor * CUBIC as f32, factor))
+fn tanh_lanes<S: Simd>(simd: S, x: S::Lanes) -> (S::Lanes, S::Lanes) {
+    let (factor, square) = (2.0 * SQRT_2_OVER_PI, simd.mul(x, x));
+    let negated = -factor * S::LOGISTIC_UNIT;
+    let exponent = simd.mul_add_lanes(square, simd.splat((negated * CUBIC) as f32), simd.splat(negated as f32));
+    let (phi, density) = simd.logistic_lanes(simd.mul(x, exponent));
+    let factor = factor as f32;
+    let d_exponent = simd.mul_add_lanes(square, simd.splat(3.0 * factor * CUBIC as f32), simd.splat(factor));
+    (simd.mul(x, phi), simd.mul_add_lanes(simd.mul(x, d_exponent), density, phi))
 }
 
-/// From [`phi_tanh`].
+/// A row of values of the tanh form.
 #[inline(always)]
-fn slope_tanh<S: Simd>(simd: S, x: f32, (phi, rest): (f32, f32)) -> f32 {
-    let factor = (2.0 * SQRT_2_OVER_PI) as f32;
-    let slope = simd.mul_add(x * x, 3.0 * factor * CUBIC as f32, factor);
-    simd.mul_add(x * slope, phi * rest, phi)
+fn forward_tanh<S: Simd>(simd: S, x: &[f32], y: &mut [f32]) {
+    let ((x, x_tail), (y, y_tail)) = (x.as_chunks(), y.as_chunks_mut());
+    for (x, y) in x.iter().zip(y) {
+        simd.store(tanh_lanes(simd, simd.load(x)).0, y);
+    }
+    if !x_tail.is_empty() {
+        let x = simd.load_part(x_tail, simd.splat(0.0));
+        simd.store_part(tanh_lanes(simd, x).0, y_tail);
+    }
+}
+
+/// A row of gradients of the tanh form.
+#[inline(always)]
+fn backward_tanh<S: Simd>(simd: S, x: &[f32], d_y: &[f32], d_x: &mut [f32]) {
+    let ((x, x_tail), (d_y, d_y_tail), (d_x, d_x_tail)) = (x.as_chunks(), d_y.as_chunks(), d_x.as_chunks_mut());
+    for ((x, d_y), d_x) in x.iter().zip(d_y).zip(d_x) {
+        simd.store(simd.mul(simd.load(d_y), tanh_lanes(simd, simd.load(x)).1), d_x);
+    }
+    if !x_tail.is_empty() {
+        let [x, d_y] = [x_tail, d_y_tail].map(|tail| simd.load_part(tail, simd.splat(0.0)));
+        simd.store_part(simd.mul(d_y, tanh_lanes(simd, x).1), d_x_tail);
+    }
+}
+
+/// [`forward_tanh`] and [`backward_tanh`] in place.
+#[inline(always)]
+fn both_tanh<S: Simd>(simd: S, x: &[f32], d: &mut [f32], y: &mut [f32]) {
+    let ((x, x_tail), (d, d_tail), (y, y_tail)) = (x.as_chunks(), d.as_chunks_mut(), y.as_chunks_mut());
+    for ((x, d), y) in x.iter().zip(d).zip(y) {
+        let (value, slope) = tanh_lanes(simd, simd.load(x));
+        simd.store(value, y);
+        simd.store(simd.mul(simd.load(d), slope), d);
+    }
+    if !x_tail.is_empty() {
+        let [x, d] = [x_tail, &*d_tail].map(|tail| simd.load_part(tail, simd.splat(0.0)));
+        let (value, slope) = tanh_lanes(simd, x);
+        simd.store_part(value, y_tail);
+        simd.store_part(simd.mul(d, slope), d_tail);
+    }
 }
 
 /// From `erf(x / sqrt 2)`.
@@ -106,10 +146,12 @@ impl<'a, I: Iterator<Item = (&'a [f32], &'a mut [f32])>> Kernel for Forward<I> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (x, y) in self.rows {
-            let pairs = y.iter_mut().zip(x);
             match self.form {
-                Gelu::Tanh => pairs.for_each(|(y, &x)| *y = x * phi_tanh(simd, x).0),
-                Gelu::Erf => pairs.for_each(|(y, &x)| *y = value_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32))),
+                Gelu::Tanh => forward_tanh(simd, x, y),
+                Gelu::Erf => {
+                    let pairs = y.iter_mut().zip(x);
+                    pairs.for_each(|(y, &x)| *y = value_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32)));
+                }
             }
         }
     }
@@ -126,11 +168,14 @@ impl Kernel for Backward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let triples = self.d_x.iter_mut().zip(self.d_y).zip(self.x);
-        match self.form {
-            Gelu::Tanh => triples.for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_tanh(simd, x, phi_tanh(simd, x))),
-            Gelu::Erf => triples
-                .for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32))),
+        let Self { form, d_y, x, d_x } = self;
+        match form {
+            Gelu::Tanh => backward_tanh(simd, x, d_y, d_x),
+            Gelu::Erf => {
+                let triples = d_x.iter_mut().zip(d_y).zip(x);
+                let slope = |x| slope_erf(simd, x, erf(simd, x * FRAC_1_SQRT_2 as f32));
+                triples.for_each(|((d_x, &d_y), &x)| *d_x = d_y * slope(x));
+            }
         }
     }
 }
@@ -146,14 +191,9 @@ impl<'a, I: Iterator<Item = (&'a [f32], [&'a mut [f32]; 2])>> Kernel for Both<I>
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (x, [d, y]) in self.rows {
-            let triples = d.iter_mut().zip(y).zip(x);
             match self.form {
-                Gelu::Tanh => triples.for_each(|((d, y), &x)| {
-                    let phi = phi_tanh(simd, x);
-                    *y = x * phi.0;
-                    *d *= slope_tanh(simd, x, phi);
-                }),
-                Gelu::Erf => triples.for_each(|((d, y), &x)| {
+                Gelu::Tanh => both_tanh(simd, x, d, y),
+                Gelu::Erf => d.iter_mut().zip(y).zip(x).for_each(|((d, y), &x)| {
                     let erf = erf(simd, x * FRAC_1_SQRT_2 as f32);
                     *y = value_erf(simd, x, erf);
                     *d *= slope_erf(simd, x, erf);
@@ -193,6 +233,7 @@ pub mod reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::Isa;
     use crate::golden::Golden;
     use crate::testing::{check_fast, grad_gap, test_input, wide};
 
@@ -247,6 +288,27 @@ mod tests {
             let mut d_x = [0.0; 3];
             backward(Exec::new(1), form, &[1.0, 1.0, 1.0], &[1e4, -1e4, f32::NAN], &mut d_x);
             assert!(d_x[0] == 1.0 && d_x[1] == 0.0 && d_x[2].is_nan());
+        }
+    }
+
+    #[test]
+    fn an_element_has_the_same_bits_in_any_row_and_with_value_and_slope_at_once() {
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let x: Vec<f32> = test_input(77, 1).iter().map(|x| 40.0 * x).chain([1e4, -1e4, f32::NAN]).collect();
+        let d_y = test_input(x.len(), 2);
+        for (form, isa) in FORMS.into_iter().flat_map(|form| Isa::available().into_iter().map(move |isa| (form, isa))) {
+            let exec = Exec::new(1).with_isa(isa);
+            let [mut y, mut d_x] = [(); 2].map(|()| vec![0.0; x.len()]);
+            forward(exec, form, &x, &mut y);
+            backward(exec, form, &d_y, &x, &mut d_x);
+            for len in [1, 15, 16, 17, 80] {
+                let ([mut cut, mut value], mut slope) = ([(); 2].map(|()| vec![0.0; x.len()]), d_y.clone());
+                forward_rows(exec, form, x.chunks(len).zip(cut.chunks_mut(len)));
+                let outputs = slope.chunks_mut(len).zip(value.chunks_mut(len)).map(|(d, y)| [d, y]);
+                backward_rows(exec, form, x.chunks(len).zip(outputs));
+                assert!(bits(&y) == bits(&cut) && bits(&y) == bits(&value), "{form:?}, {}, {len}", isa.name());
+                assert!(bits(&d_x) == bits(&slope), "{form:?}, {}, {len}", isa.name());
+            }
         }
     }
 

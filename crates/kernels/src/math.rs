@@ -11,6 +11,9 @@ const ROUND_F32: f32 = 12_582_912.0; // 1.5 * 2^23
 /// The same for f64 and magnitudes below 2^51.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
 
+/// `(e^x - 1 - x) / x^2` for `|x| <= ln 2 / 2`: coefficients from the constant on.
+pub(crate) const EXP: [f32; 6] = [0.5, 0.166_666_65, 4.166_579_6e-2, 8.333_452e-3, 1.398_199_9e-3, 1.987_569_1e-4];
+
 /// `e^x`.
 ///
 /// Numbers: within 2 units in the last place of normal results; denormal results are right too, unless the thread
@@ -26,11 +29,11 @@ pub fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     let n = shifted - (ROUND_F32 + 254.0);
     let r = simd.mul_add(n, -0.693_359_4, x);
     let r = simd.mul_add(n, 2.121_944_4e-4, r);
-    let p = simd.mul_add(1.987_569_1e-4, r, 1.398_199_9e-3);
-    let p = simd.mul_add(p, r, 8.333_452e-3);
-    let p = simd.mul_add(p, r, 4.166_579_6e-2);
-    let p = simd.mul_add(p, r, 0.166_666_65);
-    let p = simd.mul_add(p, r, 0.5);
+    let p = simd.mul_add(EXP[5], r, EXP[4]);
+    let p = simd.mul_add(p, r, EXP[3]);
+    let p = simd.mul_add(p, r, EXP[2]);
+    let p = simd.mul_add(p, r, EXP[1]);
+    let p = simd.mul_add(p, r, EXP[0]);
     let p = simd.mul_add(p, r * r, r) + 1.0;
     // Two factors, since 2^n alone leaves the exponent's range where the result is denormal or just below infinity.
     let biased = shifted.to_bits();
@@ -126,6 +129,7 @@ mod tests {
     use super::*;
     use crate::exec::{Exec, Isa};
     use crate::simd::{Kernel, dispatch};
+    use crate::testing::ulps;
 
     /// Evaluates one function over a slice, in a loop that the compiler vectorizes, as kernels use it.
     struct Map<'a, F> {
@@ -171,12 +175,6 @@ mod tests {
     fn on_each_isa<F: Function + Copy>(function: F, x: &[f32]) -> Vec<(Isa, Vec<f32>)> {
         let run = |isa| (isa, dispatch(Exec::new(1).with_isa(isa), Map { x, function }));
         Isa::available().into_iter().map(run).collect()
-    }
-
-    /// Distance in units in the last place of the true value (of the smallest normal number below that).
-    fn ulps(got: f32, want: f64) -> f64 {
-        let unit = ((want.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor()) - 23.0).exp2();
-        (f64::from(got) - want).abs() / unit
     }
 
     fn check(function: impl Function + Copy, truth: impl Fn(f64) -> f64, range: (f32, f32), bound: f64) {

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "calling a function with target features needs unsafe")]
 
 use crate::exec::{Exec, Isa};
+use crate::math::{exp, sigmoid_of_negated};
 
 /// Lanes of one accumulator row in reductions: the same on every instruction set, so that
 /// the order of a sum (and its bits, up to fused multiply-add) does not depend on the machine.
@@ -20,6 +21,8 @@ pub trait Simd: Copy + Send + Sync {
     const FMA: bool;
     /// Whether the registers hold dozens of [`Simd::Lanes`], so that a kernel may keep several rows in them.
     const ROOMY: bool = false;
+    /// Factor of the arguments of [`Simd::logistic_lanes`]: it is fastest with powers of 2 in some sets and of e in others.
+    const LOGISTIC_UNIT: f64 = 1.0;
     /// [`LANES`] numbers.
     type Lanes: Copy;
 
@@ -45,12 +48,47 @@ pub trait Simd: Copy + Send + Sync {
     fn sub(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// `a * b`.
     fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// The larger of each pair; `a` where either is NaN.
+    fn larger(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// The lanes of `x` where `from <= index < to`, those of `other` elsewhere.
+    fn between(self, index: Self::Lanes, ends: [Self::Lanes; 2], x: Self::Lanes, other: Self::Lanes) -> Self::Lanes;
     /// [`Simd::mul_add`] of each lane.
     fn mul_add_lanes(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
     /// The sum of all lanes, in pairs at half the width, a quarter, ...
     fn sum(self, lanes: Self::Lanes) -> f32;
     /// The largest lane.
     fn largest(self, lanes: Self::Lanes) -> f32;
+
+    /// [`exp`] of each lane, to the same accuracy.
+    #[inline(always)]
+    fn exp_lanes(self, x: Self::Lanes) -> Self::Lanes {
+        let mut all = [0.0; LANES];
+        self.store(x, &mut all);
+        for lane in 0..LANES {
+            all[lane] = exp(self, all[lane]);
+        }
+        self.load(&all)
+    }
+
+    /// The natural logarithm of each lane, within 2 units in the last place.
+    #[inline(always)]
+    fn ln_lanes(self, x: Self::Lanes) -> Self::Lanes {
+        let mut all = [0.0; LANES];
+        self.store(x, &mut all);
+        self.load(&all.map(f32::ln))
+    }
+
+    /// `s = 1 / (1 + e^z)` of each lane and `s (1 - s)`, from `z` times [`Simd::LOGISTIC_UNIT`]. No tail cancels.
+    #[inline(always)]
+    fn logistic_lanes(self, z: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
+        let [mut values, mut slopes] = [[0.0; LANES]; 2];
+        self.store(z, &mut values);
+        for lane in 0..LANES {
+            let (s, rest) = sigmoid_of_negated(self, values[lane]);
+            (values[lane], slopes[lane]) = (s, s * rest);
+        }
+        (self.load(&values), self.load(&slopes))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -94,6 +132,23 @@ macro_rules! lanes_in_an_array {
         #[inline(always)]
         fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
             std::array::from_fn(|i| a[i] * b[i])
+        }
+        #[inline(always)]
+        fn larger(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+            std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] })
+        }
+        #[inline(always)]
+        fn between(
+            self,
+            index: Self::Lanes,
+            [from, to]: [Self::Lanes; 2],
+            x: Self::Lanes,
+            other: Self::Lanes,
+        ) -> Self::Lanes {
+            // By the bits, since of a choice the compiler may make a branch.
+            let is_in = |i: usize| u32::from(index[i] >= from[i]) & u32::from(index[i] < to[i]);
+            let bits = |i: usize, mask: u32| x[i].to_bits() & mask | other[i].to_bits() & !mask;
+            std::array::from_fn(|i| f32::from_bits(bits(i, is_in(i).wrapping_neg())))
         }
         #[inline(always)]
         fn mul_add_lanes(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
@@ -173,3 +228,6 @@ pub fn dispatch<K: Kernel>(exec: Exec, kernel: K) -> K::Output {
         _ => kernel.run(Portable),
     }
 }
+
+#[cfg(test)]
+mod tests;

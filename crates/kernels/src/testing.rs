@@ -70,6 +70,12 @@ pub(crate) fn check_fast(what: &str, run: impl Fn(Exec) -> Vec<Vec<f32>>, want: 
     }
 }
 
+/// Distance in units in the last place of the true value (of the smallest normal number below that).
+pub(crate) fn ulps(got: f32, want: f64) -> f64 {
+    let unit = ((want.abs().max(f64::from(f32::MIN_POSITIVE)).log2().floor()) - 23.0).exp2();
+    (f64::from(got) - want).abs() / unit
+}
+
 fn bits(outputs: &[Vec<f32>]) -> Vec<Vec<u32>> {
     outputs.iter().map(|output| output.iter().map(|x| x.to_bits()).collect()).collect()
 }

@@ -64,7 +64,7 @@ pub(super) unsafe fn forward(
         let q = part(first, count, spec.q_column(head));
         multiply_copy(exec, spec.scale, q, &scratch.short.keys, None, ViewMut::strided(scores, count, seen, stride));
         let denominators = sized(&mut scratch.denominators, count);
-        dispatch(exec, Softmax { scores, stride, seen: |row| strip.seen(spec, row), denominators });
+        dispatch(exec, Softmax { scores, stride, columns: seen, seen: |row| strip.seen(spec, row), denominators });
         for (row, &denominator) in scratch.denominators[..count].iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { lse.slice((strip.token + row) * heads.query + head, 1)[0] = denominator };
@@ -124,6 +124,7 @@ pub(super) unsafe fn backward(
                 p,
                 d,
                 stride,
+                columns: seen,
                 seen: |row| strip.seen(spec, row),
                 lse: |row| pass.lse[(strip.token + row) * heads.query + head],
                 outputs: [&pass.d_out[at..], &pass.out[at..]],
