@@ -434,12 +434,12 @@ mod optimizer {
         let (mut param, grad) = (values(LARGE), values(LARGE));
         let (mut m, mut v) = (vec![0.0; LARGE], vec![0.0; LARGE]);
         let settings = AdamW::default();
-        let mut step = |t| adamw::step(Exec::new(threads), &settings, t, 1.0, &mut param, &grad, &mut m, &mut v);
+        let mut step = |t| adamw::step(Exec::new(threads), settings.factors(t), 1.0, &mut param, &grad, &mut m, &mut v);
         step(1);
         time(bencher, 7 * LARGE, || step(2));
         drop((param, m, v));
         let (mut param, [mut m, mut v]) = (values(999), [[0.0; 999]; 2]);
-        adamw::step(Exec::new(threads), &settings, 1, 1.0, &mut param, &grad[..999], &mut m, &mut v);
+        adamw::step(Exec::new(threads), settings.factors(1), 1.0, &mut param, &grad[..999], &mut m, &mut v);
         let want = first(&grad, 999).into_iter().map(|p| adamw::reference::step(&settings, 1, p, [p, 0.0, 0.0])[0]);
         assert_near(&param, &want.collect::<Vec<_>>());
     }

@@ -94,7 +94,7 @@ impl Narrow {
 }
 
 impl AdamW {
-    /// The factors of step `step`, the first of which is 1.
+    /// The factors of step `step`, the first of which is 1: once for all parameters, as numbers are read as they are written.
     ///
     /// Panics: if `step` is 0.
     pub fn factors(&self, step: u64) -> Factors {
@@ -122,12 +122,11 @@ fn as_written(x: f32) -> f64 {
 /// One step, in place.
 ///
 /// Numbers: f32, the factors in f64. Same bits for any number of threads.
-/// Panics: if the lengths differ or `step` is 0.
+/// Panics: if the lengths differ.
 /// Source: see the file's head.
 pub fn step(
     exec: Exec,
-    settings: &AdamW,
-    step: u64,
+    factors: Factors,
     grad_scale: f32,
     param: &mut [f32],
     grad: &[f32],
@@ -136,7 +135,6 @@ pub fn step(
 ) {
     let lens = [param.len(), grad.len(), m.len(), v.len()];
     assert!(lens.iter().all(|&len| len == grad.len()), "param, grad, m and v of {lens:?} elements");
-    let factors = settings.factors(step);
     for_each_part(exec, [param, m, v], [TASK; 3], |index, [param, m, v]| {
         let grad = &grad[index * TASK..][..param.len()];
         dispatch(exec, Step { factors, grad_scale, param, grad, m, v });
@@ -186,7 +184,7 @@ mod tests {
     fn run_steps(exec: Exec, settings: &AdamW, steps: u64, grad_scale: f32, n: usize) -> Vec<Vec<f32>> {
         let (mut param, mut m, mut v) = (test_input(n, 1), vec![0.0; n], vec![0.0; n]);
         for t in 1..=steps {
-            step(exec, settings, t, grad_scale, &mut param, &test_input(n, 10 + t as usize), &mut m, &mut v);
+            step(exec, settings.factors(t), grad_scale, &mut param, &test_input(n, 10 + t as usize), &mut m, &mut v);
         }
         vec![param, m, v]
     }
@@ -236,15 +234,15 @@ mod tests {
     fn a_scaled_gradient_is_the_gradient_of_a_scaled_loss() {
         let (mut a, mut b) = ([1.0, 2.0], [1.0, 2.0]);
         let [mut m, mut v, mut m2, mut v2] = [[0.0; 2]; 4];
-        step(Exec::new(1), &AdamW::default(), 1, 0.25, &mut a, &[4.0, -8.0], &mut m, &mut v);
-        step(Exec::new(1), &AdamW::default(), 1, 1.0, &mut b, &[1.0, -2.0], &mut m2, &mut v2);
+        step(Exec::new(1), AdamW::default().factors(1), 0.25, &mut a, &[4.0, -8.0], &mut m, &mut v);
+        step(Exec::new(1), AdamW::default().factors(1), 1.0, &mut b, &[1.0, -2.0], &mut m2, &mut v2);
         assert_eq!((a, m, v), (b, m2, v2));
     }
 
     #[test]
     #[should_panic(expected = "the first step of AdamW is 1")]
     fn step_zero_is_refused() {
-        step(Exec::new(1), &AdamW::default(), 0, 1.0, &mut [], &[], &mut [], &mut []);
+        step(Exec::new(1), AdamW::default().factors(0), 1.0, &mut [], &[], &mut [], &mut []);
     }
 
     /// Largest gap between two tensors, relative to the largest value of the second. NaN if either holds one.

@@ -266,7 +266,7 @@ mod tests {
         for n in [1, 255, 256, 257, TASK_ELEMENTS + 300] {
             let grad = test_input(n, 11);
             let (mut param, mut m, mut v) = (test_input(n, 1), vec![0.0; n], vec![0.0; n]);
-            crate::adamw::step(Exec::new(1), &AdamW::default(), 1, 1.0, &mut param, &grad, &mut m, &mut v);
+            crate::adamw::step(Exec::new(1), AdamW::default().factors(1), 1.0, &mut param, &grad, &mut m, &mut v);
             let run = |exec| vec![one_step(exec, 3, &grad, &mut Moments8::zeros(n))];
             check_fast(&format!("{n}"), run, &[wide(&param)], 1e-6);
             let run = |exec| {
@@ -299,7 +299,7 @@ mod tests {
         for t in 1..=600 {
             let size = if t <= 300 { 1.0 } else { 0.1 };
             let grad: Vec<f32> = test_input(n, 5 + t as usize).iter().map(|x| (x + 0.2) * size).collect();
-            crate::adamw::step(Exec::new(1), &settings, t, 1.0, &mut exact.0, &grad, &mut exact.1, &mut exact.2);
+            crate::adamw::step(Exec::new(1), settings.factors(t), 1.0, &mut exact.0, &grad, &mut exact.1, &mut exact.2);
             step(Exec::new(1), &settings, t, 1.0, t, &mut param, &grad, &mut moments);
         }
         let [_, v] = moments.decoded();

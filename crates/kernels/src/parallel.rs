@@ -28,7 +28,7 @@ type Task<'a> = &'a (dyn Fn(usize) + Sync);
 struct Region {
     task: Task<'static>,
     count: usize,
-    next: Box<[Next]>,
+    next: Vec<Next>,
     running: AtomicUsize,
     failure: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     caller: Thread,
@@ -40,20 +40,24 @@ struct Next(AtomicUsize);
 
 /// Where run `who` of `of` begins in `count` tasks.
 fn start_of_run(count: usize, who: usize, of: usize) -> usize {
-    (count as u128 * who as u128 / of as u128) as usize
+    count / of * who + count % of * who / of
 }
 
 impl Region {
     fn new(task: Task<'static>, count: usize, threads: usize) -> Self {
-        let next = |who| Next(AtomicUsize::new(start_of_run(count, who, threads)));
-        Self {
-            task,
-            count,
-            next: (0..threads).map(next).collect(),
-            running: AtomicUsize::new(threads - 1),
-            failure: Mutex::new(None),
-            caller: std::thread::current(),
-        }
+        let (next, failure) = (Vec::new(), Mutex::new(None));
+        let mut region =
+            Self { task, count, next, running: AtomicUsize::new(0), failure, caller: std::thread::current() };
+        region.start(task, count, threads);
+        region
+    }
+
+    /// Makes it a region that nobody has begun.
+    fn start(&mut self, task: Task<'static>, count: usize, threads: usize) {
+        (self.task, self.count, self.caller) = (task, count, std::thread::current());
+        self.next.clear();
+        self.next.extend((0..threads).map(|who| Next(AtomicUsize::new(start_of_run(count, who, threads)))));
+        *self.running.get_mut() = threads - 1;
     }
 
     /// What thread `who` does: the caller is 0.
@@ -94,6 +98,8 @@ struct Mailbox {
 
 struct Pool {
     workers: Vec<Arc<Mailbox>>,
+    /// The last region, to be used again: a step of a small model has a hundred, each a few allocations that another thread gives back.
+    last: Option<Arc<Region>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -102,7 +108,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn pool() -> &'static Mutex<Pool> {
     static POOL: OnceLock<Mutex<Pool>> = OnceLock::new();
-    POOL.get_or_init(|| Mutex::new(Pool { workers: Vec::new() }))
+    POOL.get_or_init(|| Mutex::new(Pool { workers: Vec::new(), last: None }))
 }
 
 fn worker(mailbox: &Mailbox, who: usize) {
@@ -160,7 +166,15 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
     // SAFETY: this function does not return before `running` is zero, that is, before every worker has
     // made its last call of the task; a worker keeps the region longer, but touches only its counters.
     let task: Task<'static> = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(borrowed) };
-    let region = Arc::new(Region::new(task, count, helpers + 1));
+    let mut last = pool.last.take();
+    // A worker may hold it still.
+    let region = match last.as_mut().and_then(Arc::get_mut) {
+        Some(region) => {
+            region.start(task, count, helpers + 1);
+            last.expect("it was there")
+        }
+        None => Arc::new(Region::new(task, count, helpers + 1)),
+    };
     for mailbox in &pool.workers[..helpers] {
         let mut slot = lock(&mailbox.slot);
         slot.region = Some(Arc::clone(&region));
@@ -186,8 +200,9 @@ pub fn for_each(exec: Exec, count: usize, task: impl Fn(usize) + Sync) {
             std::thread::park();
         }
     }
-    drop(pool);
     let failure = lock(&region.failure).take();
+    pool.last = Some(region);
+    drop(pool);
     if let Some(panic) = failure {
         resume_unwind(panic);
     }

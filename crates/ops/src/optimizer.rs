@@ -3,7 +3,7 @@
 use crate::cpu::{Input, exec, is_fused, slice, slice_mut};
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
-use cavy_kernels::adamw::{self, AdamW};
+use cavy_kernels::adamw::{self, AdamW, Factors};
 use cavy_kernels::adamw8::{self, Moments8};
 use cavy_kernels::grad_norm::{self, Stats};
 
@@ -22,11 +22,10 @@ pub fn gradient_stats<const D: usize>(gradient: &Tensor<D>) -> Stats {
 /// One AdamW update. `first` and `second` are the moments; all three tensors stay where they are on the CPU as long as
 /// nobody else holds them.
 ///
-/// Shapes: parameter and gradient the same, moments in one dimension. `step` counts from 1. The gradient is multiplied by `gradient_scale`, which clipping gives.
+/// Shapes: parameter and gradient the same, moments in one dimension. The gradient is multiplied by `gradient_scale`, which clipping gives.
 /// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>, algorithm 2.
 pub fn adamw_step<const D: usize>(
-    rule: &AdamW,
-    step: u64,
+    factors: Factors,
     gradient_scale: f32,
     parameter: Tensor<D>,
     gradient: Tensor<D>,
@@ -37,7 +36,7 @@ pub fn adamw_step<const D: usize>(
         if let [Input::Plain(mut p), Input::Plain(g), Input::Plain(mut m), Input::Plain(mut v)] = inputs {
             let g = if g.is_contiguous() { g } else { g.to_contiguous() };
             let (p_data, m_data, v_data) = (slice_mut(&mut p), slice_mut(&mut m), slice_mut(&mut v));
-            adamw::step(exec(), rule, step, gradient_scale, p_data, slice(&g), m_data, v_data);
+            adamw::step(exec(), factors, gradient_scale, p_data, slice(&g), m_data, v_data);
             let moments = (Tensor::from_primitive::<Flex>(m), Tensor::from_primitive::<Flex>(v));
             return (Tensor::from_primitive::<Flex>(p), moments);
         }
@@ -45,12 +44,11 @@ pub fn adamw_step<const D: usize>(
     }
     let (shape, count) = (parameter.dims(), parameter.dims().iter().product::<usize>());
     let (parameter, gradient) = (parameter.reshape([count]), gradient.reshape([count]) * gradient_scale);
-    let first = first * rule.beta1 + gradient.clone() * (1.0 - rule.beta1);
-    let second = second * rule.beta2 + gradient.clone() * gradient * (1.0 - rule.beta2);
-    let correction = |beta: f32| 1.0 - f64::from(beta).powi(i32::try_from(step).unwrap_or(i32::MAX));
-    let root = (second.clone() / correction(rule.beta2)).sqrt() + rule.eps;
-    let decayed = parameter * (1.0 - rule.lr * rule.weight_decay);
-    let parameter = decayed - first.clone() / root * (f64::from(rule.lr) / correction(rule.beta1));
+    let Factors { keep, beta1, beta2, step_size, root_correction, eps } = factors;
+    let first = first * beta1 + gradient.clone() * (1.0 - beta1);
+    let second = second * beta2 + gradient.clone() * gradient * (1.0 - beta2);
+    let root = second.clone().sqrt() / root_correction + eps;
+    let parameter = parameter * keep - first.clone() / root * step_size;
     (parameter.reshape(shape), (first, second))
 }
 

@@ -5,7 +5,7 @@ use crate::files::write_error;
 use crate::settings::{Optim, OptimizationSettings};
 use burn::tensor::{Device, Tensor, TensorData};
 use cavy_model::{Gradients, Model, ParameterInfo, ParameterVisitor};
-use cavy_ops::kernels::adamw::AdamW;
+use cavy_ops::kernels::adamw::{AdamW, Factors};
 use cavy_ops::kernels::adamw8::Moments8;
 use cavy_ops::kernels::random::subkey;
 use cavy_ops::{adamw_step, adamw8_step};
@@ -72,7 +72,9 @@ impl Optimizer {
     pub fn update(&mut self, model: Model, gradients: Gradients, lr: f64, gradient_scale: f64) -> Model {
         self.updates += 1;
         let rule = AdamW { lr: lr as f32, ..self.rule };
-        model.update(gradients, &mut Update { optimizer: self, rule, gradient_scale: gradient_scale as f32 })
+        let rules = [AdamW { weight_decay: 0.0, ..rule }, rule];
+        let (factors, gradient_scale) = (rules.map(|rule| rule.factors(self.updates)), gradient_scale as f32);
+        model.update(gradients, &mut Update { optimizer: self, rules, factors, gradient_scale })
     }
 
     /// Writes the moments as `first.NAME` and `second.NAME`, in the model's own layout, to a safetensors file, and
@@ -138,7 +140,9 @@ impl Optimizer {
 
 struct Update<'a> {
     optimizer: &'a mut Optimizer,
-    rule: AdamW,
+    /// Without decay and with it.
+    rules: [AdamW; 2],
+    factors: [Factors; 2],
     gradient_scale: f32,
 }
 
@@ -161,19 +165,22 @@ impl ParameterVisitor for Update<'_> {
             moments.insert(info.name.clone(), zeros);
         }
         let place = moments.get_mut(&info.name).expect("put there");
-        let rule = AdamW { weight_decay: if info.decay { self.rule.weight_decay } else { 0.0 }, ..self.rule };
+        let group = usize::from(info.decay);
         // Taken out of the map, so that nobody else holds the moments and they can change in place.
         let (tensor, moments) = match std::mem::replace(place, Moments::Small(Moments8::zeros(0))) {
             Moments::Full(first, second) => {
                 let moments = (first, second);
                 let (tensor, (first, second)) =
-                    adamw_step(&rule, updates, self.gradient_scale, tensor, gradient, moments);
+                    adamw_step(self.factors[group], self.gradient_scale, tensor, gradient, moments);
                 (tensor, Moments::Full(first, second))
             }
             Moments::Small(mut moments) => {
                 let key = subkey(hash_bytes(ROUNDING, info.name.as_bytes()), updates);
                 let scale = self.gradient_scale;
-                (adamw8_step(&rule, (updates, key), scale, tensor, gradient, &mut moments), Moments::Small(moments))
+                (
+                    adamw8_step(&self.rules[group], (updates, key), scale, tensor, gradient, &mut moments),
+                    Moments::Small(moments),
+                )
             }
         };
         *place = moments;

@@ -34,7 +34,7 @@ impl ParameterVisitor for Update {
         let tensors = |x: &Vec<f32>| Tensor::from_data(TensorData::new(x.clone(), [n]), &device);
         let rule = AdamW { weight_decay: if info.decay { self.decay } else { 0.0 }, ..self.rule };
         let state = (tensors(&moments[0]), tensors(&moments[1]));
-        let (tensor, (first, second)) = adamw_step(&rule, self.step, 1.0, tensor, gradient.unwrap(), state);
+        let (tensor, (first, second)) = adamw_step(rule.factors(self.step), 1.0, tensor, gradient.unwrap(), state);
         *moments = [first, second].map(|moment| moment.into_data().try_to_vec().unwrap());
         tensor
     }
