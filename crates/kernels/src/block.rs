@@ -14,6 +14,7 @@
 //! section 2.3.
 #![expect(unsafe_code, reason = "tasks write the rows of their sequences in several buffers")]
 
+mod buffers;
 mod layers;
 
 use crate::add::add_to;
@@ -28,6 +29,8 @@ use crate::matmul::{Onto, Product, View, ViewMut, matmuls};
 use crate::parallel::{SharedMut, for_each};
 use crate::segments::Segments;
 use crate::simd::LANES;
+pub use buffers::Kept;
+use buffers::{Parts, with_buffers};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,23 +112,6 @@ pub struct Block<'a> {
     pub eps: f32,
     /// Between the feed-forward layers.
     pub gelu: Gelu,
-}
-
-/// What [`backward`] needs of [`forward`], each with a row for every token. What the norms give is formed again: it would be read from
-/// memory otherwise, when it has left the caches long ago.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    mean: [Vec<f32>; 2],
-    rstd: [Vec<f32>; 2],
-    /// `(N, 3 D)`.
-    qkv: Vec<f32>,
-    /// What attention gives, `(N, D)`, and the log of each softmax's denominator, `(N, H)`.
-    mixed: Vec<f32>,
-    lse: Vec<f32>,
-    /// `z`.
-    stream: Vec<f32>,
-    /// The input of the activation, `(N, F)`.
-    inner: Vec<f32>,
 }
 
 /// Whether a block of these sizes is faster this way.
@@ -298,19 +284,9 @@ fn tokens_of(half: &[Part]) -> Range<usize> {
 pub fn forward(exec: Exec, block: &Block<'_>, x: &[f32], y: &mut [f32]) -> Kept {
     let ([n, d, f], Weights { norms, qkv, out, mlp }) = (block.sizes(x), block.weights);
     assert_eq!(y.len(), x.len(), "a block's output");
-    let mut kept = Kept {
-        mean: [n, n].map(unfilled),
-        rstd: [n, n].map(unfilled),
-        qkv: unfilled(n * block.heads.packed_width()),
-        mixed: unfilled(n * block.heads.width()),
-        lse: unfilled(n * block.heads.query()),
-        stream: unfilled(n * d),
-        inner: unfilled(n * f),
-    };
-    let results = {
-        let Kept { mean: [m1, m2], rstd: [r1, r2], qkv, mixed, lse, stream, inner } = &mut kept;
-        [m1, m2, r1, r2, qkv, mixed, lse, stream, inner].map(|x| Rows::new(x, n))
-    };
+    let (packed, width, heads) = (block.heads.packed_width(), block.heads.width(), block.heads.query());
+    let mut kept = Kept::new([n, n, n, n, n * packed, n * width, n * heads, n * d, n * f]);
+    let results = kept.parts_mut().map(|x| Rows::new(x, n));
     let y = Rows::new(y, n);
     let (tasks, serial) = (block.tasks(exec.threads(), FORWARD, false), exec.with_threads(1));
     let [of_qkv, of_out, of_first, of_second] = std::array::from_fn(|number| number);
@@ -354,52 +330,51 @@ pub fn backward(
     d_x: &mut [f32],
     gradients: Weights<NormGradient<'_>, LayerGradient<'_>>,
 ) {
-    let [n, d, f] = block.sizes(x);
+    let ([n, d, f], kept) = (block.sizes(x), kept.parts());
     assert!(d_y.len() == x.len() && d_x.len() == x.len() && kept.inner.len() == n * f, "gradients of a block");
     let (packed, width, wide) = (block.heads.packed_width(), block.heads.width(), spread(f));
-    let [mut d_inner, mut active] = [n * wide, n * wide].map(unfilled);
-    let [mut d_stream, mut normed_1, mut normed_2] = [n * d, n * d, n * d].map(unfilled);
-    let mut d_packed = unfilled(n * packed);
     let tasks = block.tasks(exec.threads(), BACKWARD, true);
     let units: usize = tasks.iter().map(Vec::len).sum();
-    let columns = Columns::new(block);
-    let mut sums = unfilled(units * columns.all);
-    {
-        let buffers = [d_x, &mut d_inner, &mut active, &mut d_stream, &mut d_packed, &mut normed_1, &mut normed_2];
-        let (results, sums) = (buffers.map(|x| Rows::new(x, n)), Rows::new(&mut sums, units));
-        let pass = BackwardPass { serial: exec.with_threads(1), block, n, d_y, x, kept };
-        for_each(exec, tasks.len(), |task| {
-            let first = tasks[..task].iter().map(Vec::len).sum::<usize>();
-            let (tokens, units) = (whole(&tasks[task]).tokens, first..first + tasks[task].len());
-            // SAFETY: tasks have no tokens and no units in common, and each runs once.
-            let (results, sums) = unsafe { (results.each_ref().map(|rows| rows.part(&tokens)), sums.part(&units)) };
-            pass.run(&tasks[task], results, sums);
-        });
-    }
     let Weights { norms, qkv, out, mlp: [first, second] } = gradients;
-    let add_up = |from: usize, total: &mut [f32]| add_in_order(&sums, columns.all, from, total);
-    for (number, NormGradient { gain, bias }) in norms.into_iter().enumerate() {
-        add_up(columns.norms[number], gain);
-        add_up(columns.norms[number] + d, bias);
-    }
-    let weights =
-        [qkv, out, first, second].into_iter().zip(columns.biases).map(|(LayerGradient { weight, bias }, from)| {
+    let (layers, columns) = ([qkv, out, first, second], Columns::new(block));
+    let [w1, w2, w3, w4] = layers.each_ref().map(|layer| layer.weight.len());
+    let lens = [n * wide, n * wide, n * d, n * packed, n * d, n * d, units * columns.all, w1, w2, w3, w4];
+    with_buffers(lens, |[d_inner, active, d_stream, d_packed, normed_1, normed_2, sums, w1, w2, w3, w4]| {
+        {
+            let buffers = [d_x, &mut *d_inner, active, d_stream, d_packed, normed_1, normed_2];
+            let (results, sums) = (buffers.map(|x| Rows::new(x, n)), Rows::new(sums, units));
+            let pass = BackwardPass { serial: exec.with_threads(1), block, n, d_y, x, kept };
+            for_each(exec, tasks.len(), |task| {
+                let first = tasks[..task].iter().map(Vec::len).sum::<usize>();
+                let (tokens, units) = (whole(&tasks[task]).tokens, first..first + tasks[task].len());
+                // SAFETY: tasks have no tokens and no units in common, and each runs once.
+                let (results, sums) = unsafe { (results.each_ref().map(|rows| rows.part(&tokens)), sums.part(&units)) };
+                pass.run(&tasks[task], results, sums);
+            });
+        }
+        let add_up = |from: usize, total: &mut [f32]| add_in_order(sums, columns.all, from, total);
+        for (number, NormGradient { gain, bias }) in norms.into_iter().enumerate() {
+            add_up(columns.norms[number], gain);
+            add_up(columns.norms[number] + d, bias);
+        }
+        let mut from = columns.biases.into_iter();
+        let weights = layers.map(|LayerGradient { weight, bias }| {
+            let from = from.next().expect("of four layers");
             bias.into_iter().for_each(|bias| add_up(from, bias));
             weight
         });
-    let mut weights = weights.collect::<Vec<_>>().into_iter();
-    let weights = std::array::from_fn(|_| weights.next().expect("four layers"));
-    let operands = halves(block.segments).map(|half| {
-        let at = tokens_of(&half);
-        let view = |data, width, stride| View::strided(rows(data, n, &at), at.len(), width, stride);
-        [
-            (view(&d_packed, packed, packed), view(&normed_1, d, d)),
-            (view(&d_stream, d, d), view(&kept.mixed, width, width)),
-            (view(&d_inner, f, wide), view(&normed_2, d, d)),
-            (view(d_y, d, d), view(&active, f, wide)),
-        ]
+        let operands = halves(block.segments).map(|half| {
+            let at = tokens_of(&half);
+            let view = |data, width, stride| View::strided(rows(data, n, &at), at.len(), width, stride);
+            [
+                (view(d_packed, packed, packed), view(normed_1, d, d)),
+                (view(d_stream, d, d), view(kept.mixed, width, width)),
+                (view(d_inner, f, wide), view(normed_2, d, d)),
+                (view(d_y, d, d), view(active, f, wide)),
+            ]
+        });
+        weight_gradients(exec, weights, [w1, w2, w3, w4], &operands);
     });
-    weight_gradients(exec, weights, &operands);
 }
 
 /// Where a unit's sums lie: of each norm by gain and bias, and of each layer by bias.
@@ -428,7 +403,7 @@ struct BackwardPass<'a> {
     n: usize,
     d_y: &'a [f32],
     x: &'a [f32],
-    kept: &'a Kept,
+    kept: Parts<'a>,
 }
 
 impl BackwardPass<'_> {
@@ -442,12 +417,12 @@ impl BackwardPass<'_> {
         let (packed_width, width, f) = (block.heads.packed_width(), block.heads.width(), kept.inner.len() / n);
         let [d_x, d_inner, active, d_stream, d_packed, normed_1, normed_2] = results;
         let ours = |data| rows(data, n, &tokens);
-        let (x, d_y, packed, mixed) = (ours(self.x), ours(self.d_y), ours(&kept.qkv), ours(&kept.mixed));
+        let (x, d_y, packed, mixed) = (ours(self.x), ours(self.d_y), ours(kept.qkv), ours(kept.mixed));
         let wide = d_inner.len() / count;
         let [of_qkv, of_out, of_first, of_second] = Columns::new(block).biases;
         self.add_up(units, View::new(d_y, count, d), of_second, sums);
         linear_backward(serial, View::new(d_y, count, d), mlp[1], ViewMut::strided(d_inner, count, f, wide));
-        let inner = ours(&kept.inner).chunks_exact(f);
+        let inner = ours(kept.inner).chunks_exact(f);
         let later = packed.chunks_exact(packed_width).zip(mixed.chunks_exact(width));
         let both = d_inner.chunks_exact_mut(wide).zip(active.chunks_exact_mut(wide));
         let parts = inner.zip(later).zip(both).map(|((inner, (packed, mixed)), (d, h))| {
@@ -461,11 +436,11 @@ impl BackwardPass<'_> {
             let d_inner = View::strided(d_inner, count, f, wide);
             self.add_up(units, d_inner, of_first, sums);
             linear_backward(serial, d_inner, mlp[0], ViewMut::new(d_normed, count, d));
-            self.norm(1, units, (ours(&kept.stream), normed_2), d_normed, (d_y, d_stream), sums);
+            self.norm(1, units, (ours(kept.stream), normed_2), d_normed, (d_y, d_stream), sums);
             self.add_up(units, View::new(d_stream, count, d), of_out, sums);
             linear_backward(serial, View::new(d_stream, count, d), out, ViewMut::new(d_mixed, count, width));
             let spec = block.attention(&segments);
-            attention::backward(serial, &spec, d_mixed, packed, mixed, ours(&kept.lse), d_packed);
+            attention::backward(serial, &spec, d_mixed, packed, mixed, ours(kept.lse), d_packed);
             if qkv.bias.is_some() {
                 self.add_up(units, View::new(d_packed, count, packed_width), of_qkv, sums);
             }
@@ -496,7 +471,7 @@ impl BackwardPass<'_> {
         let Self { serial, n, kept, .. } = *self;
         let (Norm { gain, bias }, tokens) = (self.block.weights.norms[number], whole(units).tokens);
         let (count, d) = (tokens.len(), gain.len());
-        let (mean, rstd) = (rows(&kept.mean[number], n, &tokens), rows(&kept.rstd[number], n, &tokens));
+        let (mean, rstd) = (rows(kept.mean[number], n, &tokens), rows(kept.rstd[number], n, &tokens));
         layer_norm::again(serial, x, gain, bias, mean, rstd, normed);
         let columns = Columns::new(self.block);
         for (unit, sums) in units.iter().zip(sums.chunks_exact_mut(columns.all)) {
@@ -511,8 +486,13 @@ impl BackwardPass<'_> {
 }
 
 /// `d_W = d_y^T x` of several layers, each with its `d_y` and `x` of either half of the tokens: of two tasks with the same weights the
-/// later one adds up what both have.
-fn weight_gradients(exec: Exec, weights: [&mut [f32]; 4], halves: &[[(View<'_>, View<'_>); 4]; 2]) {
+/// later one adds up what both have, the second half's in `others`.
+fn weight_gradients(
+    exec: Exec,
+    weights: [&mut [f32]; 4],
+    others: [&mut [f32]; 4],
+    halves: &[[(View<'_>, View<'_>); 4]; 2],
+) {
     let blocks: Vec<(usize, Range<usize>)> = (0..4)
         .flat_map(|layer| {
             let [outputs, inputs] = [halves[0][layer].0.cols(), halves[0][layer].1.cols()];
@@ -520,8 +500,7 @@ fn weight_gradients(exec: Exec, weights: [&mut [f32]; 4], halves: &[[(View<'_>, 
             (0..outputs).step_by(rows).map(move |row| (layer, row..outputs.min(row + rows)))
         })
         .collect();
-    let mut others = weights.each_ref().map(|weights| unfilled(weights.len()));
-    let parts = [weights.map(SharedMut::new), others.each_mut().map(|part| SharedMut::new(part))];
+    let parts = [weights, others].map(|half| half.map(SharedMut::new));
     let is_done: Vec<AtomicBool> = blocks.iter().map(|_| AtomicBool::new(false)).collect();
     let serial = exec.with_threads(1);
     for_each(exec, 2 * blocks.len(), |task| {
