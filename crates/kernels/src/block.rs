@@ -509,8 +509,13 @@ fn weight_gradients(
         let (start, len) = (rows.start * x.cols(), rows.len() * x.cols());
         // SAFETY: each half has its own sums, and no other task these rows of them.
         let sums = unsafe { parts[half][*layer].slice(start, len) };
-        let (a, c) = (d_y.t().some_rows(rows.clone()), ViewMut::new(sums, rows.len(), x.cols()));
-        matmuls(serial, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b: x, c, after: None }]);
+        if x.rows() == 0 {
+            // One unit is the first half.
+            sums.fill(0.0);
+        } else {
+            let (a, c) = (d_y.t().some_rows(rows.clone()), ViewMut::new(sums, rows.len(), x.cols()));
+            matmuls(serial, [Product { onto: Onto::Overwrite, row: None, scale: 1.0, a, b: x, c, after: None }]);
+        }
         if is_done[task % blocks.len()].swap(true, Ordering::AcqRel) {
             // SAFETY: both tasks with these rows have written them.
             let [first, second] = unsafe { parts.each_ref().map(|part| part[*layer].slice(start, len)) };

@@ -180,6 +180,22 @@ fn it_has_the_bits_of_its_layers_one_after_the_other() {
     }
 }
 
+/// Sums of a shared dimension this long go back to memory on the way, which copies of the weights are not made for. All tokens are in one
+/// half, since no sequence is parted.
+#[test]
+fn long_layers_and_a_single_unit_have_the_bits_of_layers() {
+    let (parameters, segments) = (Parameters::new(4, 64, 1040), Segments::of_lengths(&[20, 9]));
+    let (block, exec) = (parameters.block(&segments, true), Exec::new(2));
+    let [x, d_y] = [20, 21].map(|salt| test_input(segments.tokens() * 256, salt));
+    let (found, found_g) = depth_first(exec, &parameters, &block, &x, &d_y);
+    let mut want = layer_by_layer(exec, &parameters, &block, &x, &d_y).0;
+    if exec.isa() != Isa::Neon {
+        assert!(found.iter().zip(&want).all(|(a, b)| same(a, b)));
+    }
+    want = depth_first(exec.with_threads(1), &parameters, &block, &x, &d_y).0;
+    assert!(found == want && found_g.iter().flatten().all(|x| x.is_finite()));
+}
+
 #[test]
 fn every_sequence_is_in_one_task() {
     let parameters = Parameters::new(1, 4, 8);

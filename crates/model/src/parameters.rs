@@ -337,3 +337,53 @@ pub(crate) fn is_autodiff<A: Architecture>(model: &A) -> bool {
     model.visit(&mut asked);
     asked.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn gradients(list: &[(&str, f32)]) -> Gradients {
+        let of = |&(name, x): &(&str, f32)| {
+            (name.to_owned(), Some(Held::One(Tensor::from_data([x].as_slice(), &Device::flex()))))
+        };
+        Gradients { list: list.iter().map(of).collect(), next: 0 }
+    }
+
+    #[test]
+    fn gradients_are_added_and_taken_by_name_in_any_order() {
+        let mut sum = Gradients::default();
+        sum.add(gradients(&[("a", 1.0), ("b", 2.0), ("c", 3.0)]));
+        sum.add(gradients(&[("c", 30.0), ("d", 40.0), ("a", 10.0)]));
+        sum.add(gradients(&[("b", 200.0)]));
+        for (name, want) in [("a", 11.0), ("b", 202.0), ("c", 33.0), ("d", 40.0)] {
+            assert_eq!(sum.values(name), Some(vec![want]), "{name}");
+        }
+        assert_eq!((sum.stats().sum_squares, sum.stats().max_abs), (121.0 + 40_804.0 + 1089.0 + 1600.0, 202.0));
+        for name in ["b", "c", "a"] {
+            assert!(sum.take(name).is_some() && sum.take(name).is_none(), "{name} is there once");
+        }
+        assert!(sum.take("e").is_none() && sum.values("e").is_none());
+    }
+
+    #[test]
+    fn names_are_those_of_hugging_face_and_peft() {
+        let mut path = Path::new("transformer.");
+        let mut name = |fields: &str| {
+            fields.split('/').for_each(|field| path.enter(field));
+            let name = path.name();
+            fields.split('/').for_each(|_| path.exit());
+            name
+        };
+        for (fields, want) in [
+            ("h/0/attn/c_attn/weight", "transformer.h.0.attn.c_attn.weight"),
+            ("lm_head/weight", "lm_head.weight"),
+            ("lm_heads/weight", "transformer.lm_heads.weight"),
+            ("h/1/mlp/c_fc/adapters/0/lora_a/weight", "transformer.h.1.mlp.c_fc.lora_A.weight"),
+            ("h/1/mlp/c_fc/adapters/2/lora_b/weight", "transformer.h.1.mlp.c_fc.lora_B.2.weight"),
+            ("score/adapters/1/magnitude", "score.magnitude.1"),
+        ] {
+            assert_eq!(name(fields), want);
+        }
+    }
+}
