@@ -367,6 +367,30 @@ mod tests {
     }
 
     #[test]
+    fn recomputed_gradients_are_in_the_order_of_the_parameters() {
+        let config = crate::Gpt2Config {
+            vocab_size: 7,
+            context_length: 4,
+            hidden_size: 4,
+            num_hidden_layers: 3,
+            num_attention_heads: 2,
+            intermediate_size: 0,
+            drop_rate: 0.0,
+            qkv_bias: true,
+            tie_word_embeddings: false,
+            layer_norm_eps: 1e-5,
+        };
+        let model = crate::Model::new(&config.into(), crate::WeightInit::Gpt2, 1, &Device::flex().autodiff());
+        let segments = std::sync::Arc::new(cavy_ops::Segments::uniform(1, 4));
+        let pass = crate::Pass::new([1, 2, 3, 4].into(), segments, None);
+        let order: Vec<String> = model.parameters().into_iter().map(|info| info.name).collect();
+        for recompute in [false, true] {
+            let found = model.loss_and_gradients(&pass, &[2, 3, 4, 5].into(), &[0.25; 4], recompute).2;
+            assert!(found.list.iter().map(|(name, _)| name).eq(&order), "{recompute}");
+        }
+    }
+
+    #[test]
     fn names_are_those_of_hugging_face_and_peft() {
         let mut path = Path::new("transformer.");
         let mut name = |fields: &str| {

@@ -14,46 +14,45 @@ pub(super) const LAYERS: usize = 4;
 
 /// What [`with`] makes.
 pub(super) struct Layers<'a> {
-    layers: [Layer<'a>; LAYERS],
+    /// `(in, out)`.
+    weights: [View<'a>; LAYERS],
+    biases: [Option<&'a [f32]>; LAYERS],
     #[cfg(target_arch = "x86_64")]
     copies: Option<&'a [Columns; LAYERS]>,
 }
 
 /// Runs `body` with layers of these numbers of inputs.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn with<R>(
     exec: Exec,
     layers: [Layer<'_>; LAYERS],
     inputs: [usize; LAYERS],
     body: impl FnOnce(&Layers<'_>) -> R,
 ) -> R {
-    thread_local! {
-        static COPIES: std::cell::Cell<[Columns; LAYERS]> = std::cell::Cell::default();
-    }
     let weights: [View<'_>; LAYERS] = std::array::from_fn(|layer| {
         let weight = layers[layer].weight;
         View::new(weight, weight.len() / inputs[layer], inputs[layer]).t()
     });
-    let fits = exec.isa() == Isa::Avx512 && exec.half_products().is_none();
-    if !fits || !weights.iter().all(|weight| is_in_one_go(weight.rows(), weight.cols())) {
-        return body(&Layers { layers, copies: None });
+    #[cfg(target_arch = "x86_64")]
+    if exec.isa() == Isa::Avx512
+        && exec.half_products().is_none()
+        && weights.iter().all(|weight| is_in_one_go(weight.rows(), weight.cols()))
+    {
+        thread_local! {
+            static COPIES: std::cell::Cell<[Columns; LAYERS]> = std::cell::Cell::default();
+        }
+        let mut copies = COPIES.take();
+        Columns::copy_all(exec, &mut copies, weights);
+        let result = body(&Layers { weights, biases: layers.map(|layer| layer.bias), copies: Some(&copies) });
+        COPIES.set(copies);
+        return result;
     }
-    let mut copies = COPIES.take();
-    Columns::copy_all(exec, &mut copies, weights);
-    let result = body(&Layers { layers, copies: Some(&copies) });
-    COPIES.set(copies);
-    result
-}
-
-/// Runs `body` with layers of these numbers of inputs.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn with<R>(
-    _: Exec,
-    layers: [Layer<'_>; LAYERS],
-    _: [usize; LAYERS],
-    body: impl FnOnce(&Layers<'_>) -> R,
-) -> R {
-    body(&Layers { layers })
+    let _ = exec;
+    body(&Layers {
+        weights,
+        biases: layers.map(|layer| layer.bias),
+        #[cfg(target_arch = "x86_64")]
+        copies: None,
+    })
 }
 
 impl Layers<'_> {
@@ -61,13 +60,12 @@ impl Layers<'_> {
     ///
     /// Numbers: the same bits with copies and without.
     pub(super) fn apply(&self, serial: Exec, number: usize, x: &[f32], n: usize, y: &mut [f32]) {
-        let (layer, inputs, outputs) = (self.layers[number], x.len() / n, y.len() / n);
-        let (a, c) = (View::new(x, n, inputs), ViewMut::new(y, n, outputs));
+        let (b, row) = (self.weights[number], self.biases[number]);
+        let (a, c) = (View::new(x, n, b.rows()), ViewMut::new(y, n, b.cols()));
         #[cfg(target_arch = "x86_64")]
         if let Some(copies) = self.copies {
-            return multiply_copy(serial, 1.0, a, &copies[number], layer.bias, c);
+            return multiply_copy(serial, 1.0, a, &copies[number], row, c);
         }
-        let b = View::new(layer.weight, outputs, inputs).t();
-        matmuls(serial, [Product { onto: Onto::Overwrite, row: layer.bias, scale: 1.0, a, b, c, after: None }]);
+        matmuls(serial, [Product { onto: Onto::Overwrite, row, scale: 1.0, a, b, c, after: None }]);
     }
 }
